@@ -153,7 +153,7 @@ def delong_test(y: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike) -> AucCo
     --------
     >>> test = delong_test([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], [0.4, 0.1, 0.35, 0.2])
     >>> test.difference, round(test.p_value, 3)
-    (0.25, 0.564)
+    (0.25, 0.752)
     """
     labels, first = _labels_and_scores(y, scores_a, "scores_a")
     _, second = _labels_and_scores(y, scores_b, "scores_b")
