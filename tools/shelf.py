@@ -70,7 +70,9 @@ class Package:
     def section(self, version: str) -> str:
         """The changelog's text for one version."""
         found = re.search(
-            rf"^## \[{re.escape(version)}\][^\n]*\n(.*?)(?=^## \[|\Z)", self.changelog, re.MULTILINE | re.DOTALL
+            rf"^## \[{re.escape(version)}\][^\n]*\n(.*?)(?=^## \[|\Z)",
+            self.changelog,
+            re.MULTILINE | re.DOTALL,
         )
         if not found:
             sys.exit(f"{self.name}'s changelog has no section [{version}]")

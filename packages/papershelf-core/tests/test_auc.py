@@ -3,9 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import pairwise_auc
-from sklearn.metrics import roc_auc_score
-
 from papershelf_core import metrics
+from sklearn.metrics import roc_auc_score
 
 
 def problem(seed, rows=60, levels=7):

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from papershelf_core import metrics
 
 
@@ -39,7 +38,11 @@ def test_the_seed_decides():
 
 @pytest.mark.parametrize(
     ("keywords", "message"),
-    [({"replicates": 1}, "replicates=1"), ({"level": 1.0}, "level=1.0"), ({"groups": [1]}, "groups has 1 rows where 3")],
+    [
+        ({"replicates": 1}, "replicates=1"),
+        ({"level": 1.0}, "level=1.0"),
+        ({"groups": [1]}, "groups has 1 rows where 3"),
+    ],
 )
 def test_bad_input_is_named(keywords, message):
     with pytest.raises(ValueError, match=message):

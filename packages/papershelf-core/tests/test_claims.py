@@ -3,9 +3,8 @@ import json
 
 import numpy as np
 import pytest
-from rich.console import Console
-
 from papershelf_core import claims
+from rich.console import Console
 
 HELD = claims.Claim("2202.04837", "AUC above <peer>", "peer [1.0]", 0.91, 0.90, "AUC", "higher", True, "5 seeds")
 FAILED = claims.Claim("-", "half the time", "other", 3.0, 4.0, "ms", "lower", np.bool_(False))
@@ -57,15 +56,27 @@ def test_ratio_of_a_row_without_a_peer():
 
 @pytest.mark.parametrize(
     ("keywords", "message"),
-    [({"ours": float("nan")}, "ours=nan"), ({"peer_value": np.inf}, "peer_value=inf"), ({"better": "nicer"}, "better=")],
+    [
+        ({"ours": float("nan")}, "ours=nan"),
+        ({"peer_value": np.inf}, "peer_value=inf"),
+        ({"better": "nicer"}, "better="),
+    ],
 )
 def test_a_claim_without_a_number_is_refused(keywords, message):
-    fields = {"paper": "-", "statement": "s", "peer": "p", "ours": 1.0, "peer_value": 1.0, "unit": "", "better": "lower"}
+    fields = {
+        "paper": "-",
+        "statement": "s",
+        "peer": "p",
+        "ours": 1.0,
+        "peer_value": 1.0,
+        "unit": "",
+        "better": "lower",
+    }
     with pytest.raises(ValueError, match=message):
         claims.Claim(**(fields | {"holds": True} | keywords))
 
 
 @pytest.mark.parametrize("text", ["[]", '{"claims": [], "schema": 99}'])
 def test_documents_of_another_kind_are_refused(text):
-    with pytest.raises(ValueError, match="schema|no claims document"):
+    with pytest.raises(ValueError, match=r"schema|no claims document"):
         claims.from_json(text)

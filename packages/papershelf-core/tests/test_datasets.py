@@ -7,7 +7,6 @@ import threading
 
 import numpy as np
 import pytest
-
 from papershelf_core import datasets
 from papershelf_core.cli import main
 from papershelf_core.datasets import catalogue
@@ -56,7 +55,7 @@ def test_catalogue_is_whole():
         for file in entry.files:
             assert len(file.sha256) == 64
             assert file.bytes > 0
-            assert (file.url or entry.origin), f"{entry.name}/{file.name} has neither a download nor an origin"
+            assert file.url or entry.origin, f"{entry.name}/{file.name} has neither a download nor an origin"
 
 
 def test_download_is_verified_and_kept(toy, server, tmp_path):
@@ -84,7 +83,12 @@ def test_unavailable_says_what_to_do(toy, server, tmp_path):
     toy(f"{address}/toy.csv")
     with pytest.raises(datasets.DatasetUnavailable) as caught:
         datasets.path("toy", "toy.csv")
-    for part in ("toy/toy.csv", f"{address}/toy.csv", hashlib.sha256(CONTENT).hexdigest(), str(tmp_path / "cache" / "toy")):
+    for part in (
+        "toy/toy.csv",
+        f"{address}/toy.csv",
+        hashlib.sha256(CONTENT).hexdigest(),
+        str(tmp_path / "cache" / "toy"),
+    ):
         assert part in str(caught.value)
     assert not (tmp_path / "cache").exists()
 

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from papershelf_core import metrics
 
 
@@ -25,7 +24,11 @@ def test_clustered_error_equals_that_of_the_window_means():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(([1.0],), "has 1 token"), (([1.0, 2.0], [5, 5]), "has 1 group"), (([1.0, np.inf],), r"token_nll\[1\]=inf")],
+    [
+        (([1.0],), "has 1 token"),
+        (([1.0, 2.0], [5, 5]), "has 1 group"),
+        (([1.0, np.inf],), r"token_nll\[1\]=inf"),
+    ],
 )
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):

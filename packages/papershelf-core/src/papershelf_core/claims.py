@@ -235,9 +235,8 @@ def _section(name: str, report: Report) -> str:
         for caption, svg in report.pictures.items()
     )
     rows = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if report.claims else ""
-    return (
-        f"<section><h2>{html.escape(name)}</h2>{rows}{figures}<p class=machine>{html.escape(report.machine)}</p></section>"
-    )
+    machine = f"<p class=machine>{html.escape(report.machine)}</p>"
+    return f"<section><h2>{html.escape(name)}</h2>{rows}{figures}{machine}</section>"
 
 
 _STYLE = (

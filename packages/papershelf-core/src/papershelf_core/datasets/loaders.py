@@ -98,7 +98,10 @@ def load(name: TableName, *, split: Split = ...) -> Dataset: ...
 def load(name: Literal["wikitext2"], *, split: Literal["valid", "test"]) -> Text: ...
 @overload
 def load(
-    name: Literal["obd"], *, policy: Literal["random", "bts"] = ..., campaign: Literal["all", "men", "women"] = ...
+    name: Literal["obd"],
+    *,
+    policy: Literal["random", "bts"] = ...,
+    campaign: Literal["all", "men", "women"] = ...,
 ) -> BanditLog: ...
 @overload
 def load(name: Literal["kuairand"]) -> ShortVideoFeatures: ...
@@ -191,10 +194,23 @@ def _table(described: DatasetInfo, frame: Any, y: Any) -> Dataset:
     return Dataset(frame, np.asarray(y, np.int64), tuple(frame.columns), categorical, described)
 
 
-_ADULT = (
-    "age workclass fnlwgt education education_num marital_status occupation relationship race sex capital_gain "
-    "capital_loss hours_per_week native_country income"
-).split()
+_ADULT = [
+    "age",
+    "workclass",
+    "fnlwgt",
+    "education",
+    "education_num",
+    "marital_status",
+    "occupation",
+    "relationship",
+    "race",
+    "sex",
+    "capital_gain",
+    "capital_loss",
+    "hours_per_week",
+    "native_country",
+    "income",
+]
 
 
 def _adult(described: DatasetInfo, split: str) -> Dataset:
@@ -294,7 +310,9 @@ def _wikitext2(described: DatasetInfo, split: str) -> Text:
 def _obd(described: DatasetInfo, policy: str, campaign: str) -> BanditLog:
     pandas = _pandas()
     log = pandas.read_csv(path("obd", f"{policy}-{campaign}.csv"), index_col=0)
-    items = pandas.read_csv(path("obd", f"{policy}-{campaign}-items.csv"), index_col=0).set_index("item_id").sort_index()
+    items = (
+        pandas.read_csv(path("obd", f"{policy}-{campaign}-items.csv"), index_col=0).set_index("item_id").sort_index()
+    )
     stamps = pandas.to_datetime(log["timestamp"], format="ISO8601", utc=True).dt.tz_localize(None)
     return BanditLog(
         item=log["item_id"].to_numpy(np.int64),

@@ -27,7 +27,7 @@ def binary_labels(y: ArrayLike) -> NDArray[np.bool_]:
     bad = np.flatnonzero((vector != 0) & (vector != 1))
     if bad.size:
         raise ValueError(f"y[{bad[0]}]={vector[bad[0]]:g} is not a label; use 0 and 1")
-    return vector == 1
+    return np.equal(vector, 1)
 
 
 def weights_of(sample_weight: ArrayLike | None, rows: int) -> Floats:

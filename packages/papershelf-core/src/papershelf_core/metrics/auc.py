@@ -5,7 +5,8 @@ With positives i of score x_i and weight w_i, negatives j of score y_j and weigh
     AUC = sum_ij w_i v_j psi(x_i, y_j) / (sum_i w_i sum_j v_j),   psi = 1 if x > y, 1/2 if x = y, 0 if x < y.
 
 DeLong's variance of the unweighted AUC comes from the placements V_i = mean_j psi(x_i, y_j) of the m positives and
-W_j = mean_i psi(x_i, y_j) of the n negatives: var = S(V)/m + S(W)/n, S the sample variance, or covariance for two scores.
+W_j = mean_i psi(x_i, y_j) of the n negatives: var = S(V)/m + S(W)/n with S the sample variance. Two scores on the same
+rows are compared through the differences of their placements, which carry the covariance.
 
 References
 ----------
@@ -170,9 +171,7 @@ def delong_test(y: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike) -> AucCo
     return AucComparison(auc_a, auc_b, difference, error, z, math.erfc(abs(z) / math.sqrt(2)))
 
 
-def gauc(
-    y: ArrayLike, scores: ArrayLike, groups: ArrayLike, sample_weight: ArrayLike | None = None
-) -> GroupedAuc:
+def gauc(y: ArrayLike, scores: ArrayLike, groups: ArrayLike, sample_weight: ArrayLike | None = None) -> GroupedAuc:
     """Grouped AUC: the AUC within each group, averaged with the groups' total weight.
 
     Parameters

@@ -1,6 +1,6 @@
 """The paired bootstrap: resample rows (or groups of rows) of all arrays together.
 
-    theta* = statistic(rows drawn with replacement),   interval = quantiles of theta*,   s.e. = standard deviation of theta*
+    theta* = statistic(rows drawn with replacement),   interval = quantiles of theta*,   s.e. = sd of theta*
 
 Because every array loses and repeats the same rows, a difference of two methods keeps its pairing.
 

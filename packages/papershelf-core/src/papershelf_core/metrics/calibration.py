@@ -24,9 +24,7 @@ from papershelf_core.metrics._checks import Floats, binary_labels, finite_vector
 __all__ = ["ece", "ece_debiased"]
 
 
-def ece(
-    y: ArrayLike, probabilities: ArrayLike, bins: int = 15, sample_weight: ArrayLike | None = None
-) -> float:
+def ece(y: ArrayLike, probabilities: ArrayLike, bins: int = 15, sample_weight: ArrayLike | None = None) -> float:
     """Expected calibration error, L1, on bins of equal mass.
 
     Parameters
@@ -118,4 +116,5 @@ def _equal_mass_bin(values: Floats, weights: Floats, bins: int) -> NDArray[np.in
     _, level = np.unique(values, return_inverse=True)
     mass = np.bincount(level, weights)
     middle = np.cumsum(mass) - mass / 2
-    return np.minimum((middle / mass.sum() * bins).astype(np.intp), bins - 1)[level]
+    bin_of_level: NDArray[np.intp] = np.minimum((middle / mass.sum() * bins).astype(np.intp), bins - 1)
+    return bin_of_level[level]

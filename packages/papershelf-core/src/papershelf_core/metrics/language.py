@@ -58,7 +58,7 @@ def perplexity(token_nll: ArrayLike, groups: ArrayLike | None = None) -> Perplex
     if groups is not None:
         names = np.asarray(groups)
         same_length("groups", names, len(nll))
-        residual = np.bincount(np.unique(names, return_inverse=True)[1], residual)
+        residual = np.bincount(np.unique(names, return_inverse=True)[1], residual).astype(np.float64)
     clusters = len(residual)
     if clusters < 2:
         unit = "token" if groups is None else "group"
