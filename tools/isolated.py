@@ -1,16 +1,22 @@
 """Build one package's wheel and test it in a new environment that holds nothing else.
 
-The environment gets the wheel, what the wheel declares, and papershelf-core's wheel only if it is declared. Then, in
-this order: no other package of the shelf is present; every module imports; the metadata is whole (licence, typed,
-readme, version equal to the changelog's top); every console script answers --help; pytest is added and tests/smoke
-runs from a copy outside the repository. Passing proves the declared dependencies complete.
+First, every import in the source, those inside functions too, must be of the standard library, the package itself or a
+distribution that the manifest declares (extras included). Then the environment gets the wheel, what the wheel declares,
+and papershelf-core's wheel only if it is declared. In this order: no other package of the shelf is present; every
+module imports; the metadata is whole (licence, typed, readme, version equal to the changelog's top); every console
+script answers --help; pytest is added and tests/smoke runs from a copy outside the repository. Passing proves the
+declared dependencies complete.
 
     python tools/isolated.py hetcal
     python tools/isolated.py hetcal --extra lightgbm --python 3.13
 """
 
 import argparse
+import ast
+import importlib.metadata
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -61,6 +67,9 @@ def main() -> None:
 
 def test(tested: Package, extras: list[str], python: str, scratch: Path) -> None:
     """Build, install and test; leave with the first thing that is wrong."""
+    undeclared = undeclared_imports(tested)
+    if undeclared:
+        sys.exit("\n".join(f"{tested.name}: {problem}" for problem in undeclared))
     wheel = build(tested, scratch / "dist")
     environment = scratch / "environment"
     interpreter = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -81,6 +90,32 @@ def test(tested: Package, extras: list[str], python: str, scratch: Path) -> None
     print(f"{tested.name}: {modules} modules import, metadata whole, smoke tests pass in an environment of its own")
 
 
+def undeclared_imports(tested: Package) -> list[str]:
+    """Imports of distributions that the manifest does not declare; run where the development environment is."""
+    declared = {canonical(re.split(r"[^\w.-]", requirement, maxsplit=1)[0]) for requirement in tested.requirements}
+    provided_by = importlib.metadata.packages_distributions()
+    problems = []
+    for path in sorted((tested.folder / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [str(node.module)]
+            else:
+                continue
+            for name in {name.partition(".")[0] for name in names} - {tested.module, *sys.stdlib_module_names}:
+                distributions = {canonical(found) for found in provided_by.get(name, [name])}
+                if not distributions & declared:
+                    where = f"{path.relative_to(tested.folder)}:{node.lineno}"
+                    problems.append(f"{where} imports {name}, which the manifest does not declare")
+    return problems
+
+
+def canonical(name: str) -> str:
+    """A distribution's name in its normal form, as of PEP 503."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def build(tested: Package, target: Path) -> Path:
     run(["uv", "build", "--quiet", "--wheel", "--out-dir", str(target), str(tested.folder)], tested.folder)
     (wheel,) = target.glob("*.whl")
@@ -98,8 +133,6 @@ def install(interpreter: Path, targets: list[str], scratch: Path, core: Package 
 
 
 def check_metadata(tested: Package, interpreter: Path, scratch: Path) -> None:
-    import json
-
     found = json.loads(run([str(interpreter), "-I", "-c", _METADATA, tested.name], scratch))
     allowed = {tested.name} | ({CORE} if tested.core_requirement else set())
     strangers = (set(found["Installed"]) & set(packages())) - allowed
