@@ -1,3 +1,4 @@
+# mypy: allow-untyped-defs, allow-untyped-calls
 r"""Column generation on K + 1 rows, compiled: the exact solver behind every public function.
 
 .. math:: \max \sum_p \alpha_p c(p) \;\; \text{s.t.} \;\; \sum_p \alpha_p A_k(p) = r_k,\; L_k \le r_k \le U_k,\;
@@ -23,7 +24,7 @@ import numpy as np
 from numba import njit
 
 OPTIMAL, INFEASIBLE, LIMIT = 0, 1, 2
-BAD_SCORES, BAD_ROWS = -1, -2
+BAD_SCORES, BAD_ROWS, BAD_SHAPES, BAD_SLOTS, BAD_BOUNDS = -1, -2, -3, -4, -5
 
 HEAD = 4
 """Leading numbers of the results: floats (objective, bound, largest violation, unused), ints (rankings, pricings, pivots, unused)."""
@@ -227,7 +228,7 @@ def _break_at(variable, region, d, low, high):
 def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, smoothing, box, stall_limit, warm):
     """Solve one request; results are the heads of `fw` and `iw`.
 
-    Returns OPTIMAL, INFEASIBLE, LIMIT, BAD_SCORES or BAD_ROWS. `fw` then begins with objective, bound, largest
+    Returns OPTIMAL, INFEASIBLE, LIMIT or one of the BAD_ codes (nothing was computed). `fw` then begins with objective, bound, largest
     violation, -, weights[K + 1], prices[K], ray[K]; `iw` with number of rankings, pricings, pivots, -,
     rankings[K + 1, m]. `warm` rankings already stand there on entry and join the pool.
     """
@@ -235,6 +236,22 @@ def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, sm
     n = A.shape[1]
     m = v.size
     K1 = K + 1
+
+    if u.size != n or lower.size != K or upper.size != K or m < 1 or m > n:
+        return BAD_SHAPES
+    floats, ints = workspace_sizes(n, m, K, pool_size)
+    if fw.size < floats or iw.size < ints or pool_size < 2 * K1 + 2 or warm > K1:
+        return BAD_SHAPES
+    exposure = 0.0
+    for j in range(m):
+        exposure += v[j]
+        if not (v[j] >= 0.0 and (j == 0 or v[j] <= v[j - 1])):
+            return BAD_SLOTS
+    if not 0.0 < exposure < np.inf:
+        return BAD_SLOTS
+    for k in range(K):
+        if not (lower[k] <= upper[k] and lower[k] < np.inf and upper[k] > -np.inf):
+            return BAD_BOUNDS
 
     # --- carve the workspace
     out = fw[0:HEAD]
@@ -307,9 +324,6 @@ def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, sm
     pool_ranking = iw[g : g + pool_size * m].reshape((pool_size, m))
 
     # --- scale
-    exposure = 0.0
-    for j in range(m):
-        exposure += v[j]
     score_size = _largest(u)
     if score_size == np.inf:
         return BAD_SCORES
@@ -770,3 +784,37 @@ def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, sm
     iw[1] = pricings
     iw[2] = pivots
     return status
+
+
+@njit(
+    "void(float64[:,::1], float64[:,:,::1], float64[:,::1], float64[:,::1], float64[::1], float64[::1], int64[::1],"
+    " int64, int64, float64, float64, float64, int64, int64[::1], float64[:,::1], int64[:,::1])",
+    cache=True,
+    nogil=True,
+)
+def batch_kernel(
+    u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, smoothing, box, stall_limit, status, floats, ints
+):
+    """Solve request after request; row b of `floats` and `ints` becomes the head of the workspace after request b.
+
+    `A`, `lower` and `upper` have one entry a request, or a single one for all.
+    """
+    for b in range(u.shape[0]):
+        status[b] = solve_kernel(
+            u[b],
+            A[b % A.shape[0]],
+            lower[b % lower.shape[0]],
+            upper[b % upper.shape[0]],
+            v,
+            fw,
+            iw,
+            pool_size,
+            max_pricings,
+            tol,
+            smoothing,
+            box,
+            stall_limit,
+            0,
+        )
+        floats[b, :] = fw[: floats.shape[1]]
+        ints[b, :] = iw[: ints.shape[1]]
