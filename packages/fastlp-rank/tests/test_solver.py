@@ -257,7 +257,7 @@ def test_warm_start_of_the_same_request_needs_fewer_pricings() -> None:
 
 def test_warm_start_of_another_size_is_refused() -> None:
     first = solve(RankingProblem([3.0, 2.0, 1.0], SlotWeights.dcg(2)))
-    with pytest.raises(InvalidProblemError, match="warm solves n=3, m=2; this problem has n=2"):
+    with pytest.raises(InvalidProblemError, match="warm solves n=3, m=2; this is n=2"):
         solve(RankingProblem([3.0, 2.0], SlotWeights.dcg(2)), warm=first)
 
 

@@ -1,17 +1,40 @@
-"""Time the solver on this machine: CPU microseconds a solve by size, median over instances."""
+"""Time the solver on this machine: CPU seconds a solve by size, on generated exposure instances."""
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from papershelf_core.timing import Machine
 
 from fastlp_rank.instances import Instance, exposure
 from fastlp_rank.problem import LinearExposure, RankingProblem, SlotWeights
-from fastlp_rank.solver import Workspace, solve, solve_arrays, solve_batch, warmup
+from fastlp_rank.solver import BatchSolution, RankingSolution, Workspace, solve, solve_arrays, solve_batch, warmup
 
-__all__ = ["as_problem", "cpu_seconds", "measure"]
+__all__ = ["Timing", "as_problem", "batch_rate", "cpu_seconds", "measure", "time_size"]
+
+
+@dataclass(frozen=True, eq=False)
+class Timing:
+    """CPU seconds a call, one entry an instance.
+
+    Attributes
+    ----------
+    core : array of float64
+        `solve_arrays` into a workspace.
+    public : array of float64
+        `solve` of a `RankingProblem`.
+    whole : array of float64
+        Building the `RankingProblem` and `solve`.
+    pricings : array of int64
+    """
+
+    core: NDArray[np.float64]
+    public: NDArray[np.float64]
+    whole: NDArray[np.float64]
+    pricings: NDArray[np.int64]
 
 
 def as_problem(instance: Instance) -> RankingProblem:
@@ -23,46 +46,68 @@ def as_problem(instance: Instance) -> RankingProblem:
     return RankingProblem(instance.scores, SlotWeights.explicit(instance.slot_weights), constraints)
 
 
-def cpu_seconds(call: Callable[[], object], blocks: int = 5, block_seconds: float = 2e-3) -> float:
+def _build_and_solve(instance: Instance) -> RankingSolution:
+    return solve(as_problem(instance))
+
+
+def cpu_seconds(call: Callable[..., object], *arguments: Any, blocks: int = 5, block_seconds: float = 2e-3) -> float:
     """CPU seconds of one call: median over blocks of as many calls as fill ``block_seconds``."""
+    call(*arguments)
     start = time.perf_counter()
-    call()
+    call(*arguments)
     calls = max(1, int(block_seconds / max(time.perf_counter() - start, 1e-7)))
     taken = []
     for _ in range(blocks):
         start = time.process_time()
         for _ in range(calls):
-            call()
+            call(*arguments)
         taken.append((time.process_time() - start) / calls)
     return float(np.median(taken))
 
 
+def time_size(n: int, m: int, K: int, seeds: int) -> Timing:
+    """Time ``seeds`` generated instances of one size."""
+    workspace = Workspace(n, m, K)
+    core, public, whole, pricings = [], [], [], []
+    for seed in range(seeds):
+        instance = exposure(n, m, K, seed)
+        core.append(cpu_seconds(solve_arrays, *vars(instance).values(), workspace))
+        pricings.append(workspace.pricings)
+        public.append(cpu_seconds(solve, as_problem(instance)))
+        whole.append(cpu_seconds(_build_and_solve, instance))
+    return Timing(np.array(core), np.array(public), np.array(whole), np.array(pricings))
+
+
+def batch_rate(n: int, m: int, K: int, requests: int) -> float:
+    """Requests a second and core, distinct ones, in one `solve_batch` on one thread."""
+    instances = [exposure(n, m, K, seed) for seed in range(requests)]
+    scores, rows, lower, upper = (
+        np.stack([getattr(x, name) for x in instances]) for name in ("scores", "rows", "lower", "upper")
+    )
+    v = instances[0].slot_weights
+
+    def once() -> BatchSolution:
+        return solve_batch(scores, rows, lower, upper, v)
+
+    return requests / cpu_seconds(once)
+
+
 def measure(sizes: Sequence[tuple[int, int, int]], seeds: int) -> dict[str, Any]:
-    """Measure every size on ``seeds`` generated instances; batch throughput on one thread."""
+    """Measure every size on ``seeds`` instances; medians in microseconds, and the batch rate."""
     warmup()
     rows = []
     for n, m, K in sizes:
-        instances = [exposure(n, m, K, seed) for seed in range(seeds)]
-        workspace = Workspace(n, m, K)
-        core, public, whole, pricings = [], [], [], []
-        for instance in instances:
-            arrays = tuple(vars(instance).values())
-            problem = as_problem(instance)
-            core.append(cpu_seconds(lambda arrays=arrays: solve_arrays(*arrays, workspace)))
-            pricings.append(workspace.pricings)
-            public.append(cpu_seconds(lambda problem=problem: solve(problem)))
-            whole.append(cpu_seconds(lambda instance=instance: solve(as_problem(instance))))
-        stacked = [np.stack([getattr(x, name) for x in instances]) for name in ("scores", "rows", "lower", "upper")]
-        batch = cpu_seconds(lambda stacked=stacked, v=instances[0].slot_weights: solve_batch(*stacked, v))
+        timing = time_size(n, m, K, seeds)
         rows.append(
             {
                 "size": f"{n}x{m}x{K}",
-                "core_us": float(np.median(core)) * 1e6,
-                "core_p95_us": float(np.quantile(core, 0.95)) * 1e6,
-                "solve_us": float(np.median(public)) * 1e6,
-                "build_and_solve_us": float(np.median(whole)) * 1e6,
-                "batch_per_s": seeds / batch,
-                "pricings": float(np.median(pricings)),
+                "core_us": float(np.median(timing.core)) * 1e6,
+                "core_p95_us": float(np.quantile(timing.core, 0.95)) * 1e6,
+                "core_max_us": float(timing.core.max()) * 1e6,
+                "solve_us": float(np.median(timing.public)) * 1e6,
+                "build_and_solve_us": float(np.median(timing.whole)) * 1e6,
+                "batch_per_s": batch_rate(n, m, K, seeds),
+                "pricings": float(np.median(timing.pricings)),
             }
         )
     return {"machine": str(Machine.here("fastlp-rank", "numba", "numpy")), "seeds": seeds, "sizes": rows}

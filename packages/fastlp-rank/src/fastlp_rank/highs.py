@@ -75,10 +75,11 @@ def _model(instance: dict[str, Any]) -> Any:
 def _solve(instance: dict[str, Any], repeats: int) -> dict[str, Any]:
     import highspy
 
+    make: Any = highspy.Highs
     model = _model(instance)
     best = math.inf
     for _ in range(repeats):
-        solver = highspy.Highs()
+        solver: Any = make()
         solver.setOptionValue("output_flag", False)
         solver.setOptionValue("threads", 1)
         solver.passModel(model)

@@ -4,17 +4,17 @@ r"""Column generation on K + 1 rows, compiled: the exact solver behind every pub
 .. math:: \max \sum_p \alpha_p c(p) \;\; \text{s.t.} \;\; \sum_p \alpha_p A_k(p) = r_k,\; L_k \le r_k \le U_k,\;
           \sum_p \alpha_p = 1,\; \alpha \ge 0
 
-over all rankings p, with :math:`c(p) = \sum_j v_j u_{p(j)}` and :math:`A_k(p) = \sum_j v_j a_{k,p(j)}`. A basis has
-K + 1 columns: rankings, and row activities r_k ("logicals"). Rankings enter from a pool of those seen so far and, when
-none of the pool improves, from the pricing problem
+over all rankings p, with :math:`c(p) = \sum_j v_j u_{p(j)}` and :math:`A_k(p) = \sum_j v_j a_{k,p(j)}`. A basis
+has K + 1 columns: rankings, and row activities r_k ("logicals"). Rankings enter from a pool of those seen so far
+and, when none of the pool improves, from the pricing problem
 
 .. math:: h(\lambda) = \max_p c(p) - \sum_k \lambda_k A_k(p) = \sum_j v_j \operatorname{key}_{(j)}(\lambda),\qquad
           \operatorname{key}_i(\lambda) = u_i - \sum_k \lambda_k a_{ki},
 
 one selection of the m largest keys. :math:`G(\lambda) = h(\lambda) + \sum_k \max(\lambda_k, 0) U_k +
-\min(\lambda_k, 0) L_k` bounds the optimum from above for every admissible λ; prices are smoothed towards the best λ seen
-(Wentges 1997). Leaving the bounds [L, U] costs M_k a unit: a finite box |λ_k| <= M_k, raised when it binds, then
-replaced by a proof (phase 1, c = 0) that the rows contradict each other or by hard bounds.
+\min(\lambda_k, 0) L_k` bounds the optimum from above for every admissible λ; prices are smoothed towards the
+best λ seen (Wentges 1997). Leaving the bounds [L, U] costs M_k a unit: a finite box |λ_k| <= M_k, raised when it
+binds, then replaced by a proof (phase 1, c = 0) that the rows contradict each other or by hard bounds.
 
 Everything lives in two flat workspace arrays that the caller owns; nothing is allocated here. Scores and rows are
 scaled so that c and A stay within [-1, 1].
@@ -27,7 +27,7 @@ OPTIMAL, INFEASIBLE, LIMIT = 0, 1, 2
 BAD_SCORES, BAD_ROWS, BAD_SHAPES, BAD_SLOTS, BAD_BOUNDS = -1, -2, -3, -4, -5
 
 HEAD = 4
-"""Leading numbers of the results: floats (objective, bound, largest violation, unused), ints (rankings, pricings, pivots, unused)."""
+"""Leading results: floats objective, bound, largest violation, -; ints number of rankings, pricings, pivots, -."""
 
 _SCORES_AND_BOX, _PHASE_1, _HARD = 0, 1, 2
 _TINY = 1e-12  # a scaled reduced cost, step or violation below this is rounding
@@ -228,9 +228,9 @@ def _break_at(variable, region, d, low, high):
 def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, smoothing, box, stall_limit, warm):
     """Solve one request; results are the heads of `fw` and `iw`.
 
-    Returns OPTIMAL, INFEASIBLE, LIMIT or one of the BAD_ codes (nothing was computed). `fw` then begins with objective, bound, largest
-    violation, -, weights[K + 1], prices[K], ray[K]; `iw` with number of rankings, pricings, pivots, -,
-    rankings[K + 1, m]. `warm` rankings already stand there on entry and join the pool.
+    Returns OPTIMAL, INFEASIBLE, LIMIT or one of the BAD_ codes (nothing was computed). `fw` then begins with
+    objective, bound, largest violation, -, weights[K + 1], prices[K], ray[K]; `iw` with number of rankings, pricings,
+    pivots, -, rankings[K + 1, m]. `warm` rankings already stand there on entry and join the pool.
     """
     K = A.shape[0]
     n = A.shape[1]

@@ -62,7 +62,8 @@ class Lottery:
             raw = request_id.encode() if isinstance(request_id, str) else request_id
             uniform = (int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "big") >> 11) * 2.0**-53
         r = int(np.searchsorted(np.cumsum(self.weights), uniform, side="right"))
-        return self.rankings[min(r, self.weights.size - 1)]
+        drawn: NDArray[np.int64] = self.rankings[min(r, self.weights.size - 1)]
+        return drawn
 
     def marginals(self, n: int) -> NDArray[np.float64]:
         """X of shape (n, m): the probability x_ij that slot j shows item i."""

@@ -314,7 +314,8 @@ class RankingProblem:
 
     Examples
     --------
-    >>> problem = RankingProblem([3.0, 2.0, 1.0], SlotWeights.dcg(2), [GroupExposure(["a", "a", "b"], "b", min_share=0.2)])
+    >>> fair = GroupExposure(["a", "a", "b"], "b", min_share=0.2)
+    >>> problem = RankingProblem([3.0, 2.0, 1.0], SlotWeights.dcg(2), [fair])
     >>> problem.family, problem.names, problem.lower.round(4)
     ('exposure', ('exposure[b]',), array([0.3262]))
     """

@@ -1,7 +1,6 @@
 """What this package claims, measured now. Needs the extra ``reproduce`` (HiGHS; pandas for the real requests)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 from papershelf_core.claims import Claim
 
 from fastlp_rank import highs
-from fastlp_rank.bench import as_problem, cpu_seconds
+from fastlp_rank.bench import Timing, batch_rate, time_size
 from fastlp_rank.certificate import verify_arrays
 from fastlp_rank.instances import Instance, awkward, bandit_shaped, diversity_rows, exposure
 from fastlp_rank.problem import LinearExposure, RankingProblem, SlotWeights
@@ -71,35 +70,18 @@ def _exactness() -> list[Claim]:
     ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Timing:
-    core: NDArray[np.float64]
-    public: NDArray[np.float64]
-    construct: NDArray[np.float64]
-    highs: NDArray[np.float64]
-
-
 @lru_cache(maxsize=4)
-def _timing(n: int, m: int, K: int, seeds: int) -> _Timing:
-    """Seconds a solve of every instance: median over blocks of calls, CPU clock; HiGHS in its own process."""
-    instances = [exposure(n, m, K, seed) for seed in range(seeds)]
-    peer = np.array([result["seconds"] for result in highs.solve_all(instances, repeats=3)])
-    core, public, construct = [], [], []
-    workspace = Workspace(n, m, K)
-    for instance in instances:
-        arrays = tuple(vars(instance).values())
-        problem = as_problem(instance)
-        core.append(cpu_seconds(lambda arrays=arrays: solve_arrays(*arrays, workspace)))
-        public.append(cpu_seconds(lambda problem=problem: solve(problem)))
-        construct.append(cpu_seconds(lambda instance=instance: solve(as_problem(instance))))
-    return _Timing(np.array(core), np.array(public), np.array(construct), peer)
+def _timing(n: int, m: int, K: int, seeds: int) -> tuple[Timing, NDArray[np.float64]]:
+    """CPU seconds of ours, and of HiGHS in its own process (best of three runs an instance)."""
+    peer = highs.solve_all([exposure(n, m, K, seed) for seed in range(seeds)], repeats=3)
+    return time_size(n, m, K, seeds), np.array([result["seconds"] for result in peer])
 
 
 def _speed(full: bool) -> list[Claim]:
     rows = []
     for (n, m, K), bar in (((100, 10, 3), 100), ((200, 20, 5), 250)):
-        timing = _timing(n, m, K, 40 if full else 10)
-        core, peer = float(np.median(timing.core)), float(np.median(timing.highs))
+        timing, highs_seconds = _timing(n, m, K, 40 if full else 10)
+        core, peer = float(np.median(timing.core)), float(np.median(highs_seconds))
         public = float(np.median(timing.public))
         size = f"exposure {n}x{m}x{K}"
         rows.append(
@@ -113,7 +95,7 @@ def _speed(full: bool) -> list[Claim]:
             Claim(
                 _PAPER, f"{size}: solve() <= 2.5x the core", "solve_arrays", public * 1e6, core * 1e6, "µs CPU",
                 "lower", public <= 2.5 * core,
-                f"with building the RankingProblem {np.median(timing.construct) * 1e6:.0f} µs",
+                f"with building the RankingProblem {np.median(timing.whole) * 1e6:.0f} µs",
             )
         )  # fmt: skip
     return rows
@@ -121,12 +103,7 @@ def _speed(full: bool) -> list[Claim]:
 
 def _batch() -> Claim:
     """Solve distinct 100x10x3 requests in one call on one thread."""
-    instances = [exposure(100, 10, 3, seed) for seed in range(500)]
-    scores, rows, lower, upper = (
-        np.stack([getattr(x, name) for x in instances]) for name in ("scores", "rows", "lower", "upper")
-    )
-    v = instances[0].slot_weights
-    rate = len(instances) / cpu_seconds(lambda: solve_batch(scores, rows, lower, upper, v))
+    rate = batch_rate(100, 10, 3, 500)
     return Claim(
         "-", "Batch: at least 25 000 LPs a second and core, 100x10x3", "bar", rate, 25_000, "LP/s", "higher",
         rate >= 25_000,
@@ -186,11 +163,11 @@ def pictures(full: bool = False) -> dict[str, str]:
 
     figures = {}
     for n, m, K in ((100, 10, 3), (200, 20, 5)):
-        timing = _timing(n, m, K, 40 if full else 10)
+        timing, highs_seconds = _timing(n, m, K, 40 if full else 10)
         samples: dict[str, Sequence[float]] = {
             "solve_arrays": timing.core.tolist(),
             "solve": timing.public.tolist(),
-            "HiGHS, solve only": timing.highs.tolist(),
+            "HiGHS, solve only": highs_seconds.tolist(),
         }
         title = f"Latency, exposure {n} x {m} x {K}"
         figures[title] = plots.latency(samples, title, ours=("solve_arrays", "solve"))

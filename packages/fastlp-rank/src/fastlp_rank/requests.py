@@ -13,8 +13,8 @@ def open_bandit(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Scores and item categories of logged impressions.
 
-    The score of item i in an impression is its smoothed click rate in the log, (clicks_i + r·100) / (shown_i + 100) with
-    r the overall rate, plus the logged affinity of the user to it. Impressions with an affinity come first.
+    The score of item i in an impression is its smoothed click rate in the log, (clicks_i + 100 r) / (shown_i + 100)
+    with r the overall rate, plus the logged affinity of the user to it. Impressions with an affinity come first.
 
     Parameters
     ----------

@@ -5,10 +5,10 @@
 """
 
 import threading
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import numpy as np
@@ -234,8 +234,8 @@ def solve(
     max_pricings : int
         Stop with ``Status.LIMIT`` after this many sorts of the candidates (typically 20 to 100 suffice).
     warm : RankingSolution, optional
-        Solution of a problem with the same candidates, in the same order, and slots (new scores or bounds): its rankings
-        are known from the start.
+        Solution of a problem with the same candidates, in the same order, and slots (new scores or bounds):
+        its rankings are known from the start.
 
     Returns
     -------
@@ -249,11 +249,12 @@ def solve(
 
     References
     ----------
-    Dantzig-Wolfe column generation on K + 1 rows with smoothed prices; see `fastlp_rank.kernels`. Our formulation of the
-    method family of Wang et al., arXiv:2211.12409.
+    Dantzig-Wolfe column generation on K + 1 rows with smoothed prices; see `fastlp_rank.kernels`. Our formulation of
+    the method family of Wang et al., arXiv:2211.12409.
 
     Examples
     --------
+    >>> from fastlp_rank import GroupExposure, SlotWeights
     >>> genre = ["drama", "drama", "comedy", "drama", "news"]
     >>> problem = RankingProblem(
     ...     scores=[0.9, 0.8, 0.3, 0.7, 0.2],
@@ -262,7 +263,7 @@ def solve(
     ... )
     >>> solution = solve(problem)
     >>> solution.status.name, round(solution.objective, 4), solution.lottery.rankings.tolist()
-    ('OPTIMAL', 1.3893, [[0, 2, 1], [0, 2, 4]])
+    ('OPTIMAL', 1.3564, [[0, 2, 1], [2, 0, 4]])
     >>> solution.certificate().verify(problem).holds
     True
     """
@@ -273,7 +274,7 @@ def solve(
     known = 0 if warm is None else _load_warm(warm, workspace)
     if not 0.0 <= tol < 1.0 or max_pricings < 1:
         raise InvalidProblemError(f"tol={tol}, max_pricings={max_pricings}; need 0 <= tol < 1 and max_pricings >= 1")
-    code = _kernel(
+    code: int = _kernel(
         problem.scores,
         problem.rows,
         problem.lower,
@@ -307,10 +308,10 @@ def _load_warm(warm: RankingSolution, workspace: Workspace) -> int:
     rankings = warm.lottery.rankings
     if warm.problem.n != workspace.n or rankings.shape[1] != workspace.m:
         raise InvalidProblemError(
-            f"warm solves n={warm.problem.n}, m={rankings.shape[1]}; this problem has n={workspace.n}, m={workspace.m}: "
+            f"warm solves n={warm.problem.n}, m={rankings.shape[1]}; this is n={workspace.n}, m={workspace.m}: "
             "warm starts need the same candidates in the same order"
         )
-    known = min(rankings.shape[0], workspace.K + 1)
+    known: int = min(rankings.shape[0], workspace.K + 1)
     workspace._ints[_HEAD : _HEAD + known * workspace.m] = rankings[:known].ravel()
     return known
 
@@ -362,7 +363,7 @@ def solve_arrays(
     (4.5, array([0.5, 0.5]))
     """
     try:
-        code = _kernel(
+        code: int = _kernel(
             scores,
             rows,
             lower,
@@ -409,7 +410,7 @@ def _refuse(
         raise InvalidProblemError(f"rows[{k}, {i}] = {rows[k, i]} is not finite; give a finite coefficient")
     if code == kernels.BAD_SLOTS:
         raise InvalidProblemError(
-            f"slot_weights = {v} must be finite, at least 0, not increasing and not all 0; number the slots by falling weight"
+            f"slot_weights = {v} must be finite, at least 0, not increasing, not all 0; number slots by falling weight"
         )
     if code == kernels.BAD_BOUNDS:
         k = int(np.flatnonzero(~((lower <= upper) & (lower < np.inf) & (upper > -np.inf)))[0])
@@ -498,7 +499,8 @@ def solve_batch(
     v = np.ascontiguousarray(slot_weights, dtype=np.float64)
     if u.ndim != 2 or A.ndim != 3 or A.shape[2] != u.shape[1] or v.ndim != 1:
         raise InvalidProblemError(
-            f"shapes scores {u.shape}, rows {A.shape}, slot_weights {v.shape}; they must be (B, n), (B, K, n) or (K, n), (m,)"
+            f"shapes scores {u.shape}, rows {A.shape}, slot_weights {v.shape}; they must be (B, n), (B, K, n) or "
+            "(K, n), and (m,)"
         )
     if threads < 1:
         raise InvalidProblemError(f"threads={threads}; give at least 1")
@@ -563,8 +565,8 @@ def _own(array: NDArray[np.float64], chunk: slice) -> NDArray[np.float64]:
 
 
 def _run(part: Any, B: int, threads: int) -> None:
-    edges = np.linspace(0, B, threads + 1).astype(int)
-    chunks: Sequence[slice] = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    edges = np.linspace(0, B, threads + 1).astype(int).tolist()
+    chunks = [slice(a, b) for a, b in pairwise(edges) if b > a]
     if len(chunks) <= 1:
         for chunk in chunks:
             part(chunk)
