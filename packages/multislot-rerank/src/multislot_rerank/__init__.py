@@ -1,8 +1,29 @@
-"""Sequential greedy re-ranking of whole slates, with multi-slot replay evaluation and a simulator.
+"""Sequential greedy re-ranking of whole slates, with multi-slot replay evaluation.
 
-Papers: arXiv:2401.06293.
-
-Not built yet: this version holds the place of the package and exports nothing.
+Paper: arXiv:2401.06293.
 """
 
-__all__: list[str] = []
+from multislot_rerank.errors import InvalidInput
+from multislot_rerank.ladder import Ladder, estimate_all
+from multislot_rerank.log import SlateLog, TargetPolicy
+from multislot_rerank.planning import plan_logging
+from multislot_rerank.slate_replay import Interaction, replay
+from multislot_rerank.value import ValueEstimate
+from multislot_rerank.weighting import cascade_dr, iips, pseudo_inverse, rips, sips
+
+__all__ = [
+    "Interaction",
+    "InvalidInput",
+    "Ladder",
+    "SlateLog",
+    "TargetPolicy",
+    "ValueEstimate",
+    "cascade_dr",
+    "estimate_all",
+    "iips",
+    "plan_logging",
+    "pseudo_inverse",
+    "replay",
+    "rips",
+    "sips",
+]
