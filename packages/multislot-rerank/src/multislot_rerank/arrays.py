@@ -7,10 +7,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from multislot_rerank.errors import InvalidInput
 
-__all__ = ["Floats", "Ints", "distinct_rows", "finite", "integers", "probabilities"]
+__all__ = ["Floats", "Ints", "Vectors", "distinct_rows", "finite", "integers", "probabilities"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Vectors = NDArray[np.float32] | NDArray[np.float64]
 
 
 def finite(name: str, values: ArrayLike, ndim: int) -> Floats:
