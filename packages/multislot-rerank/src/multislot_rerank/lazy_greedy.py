@@ -20,7 +20,7 @@ from numba import njit
 
 from multislot_rerank.arrays import Floats, Ints, Vectors
 
-__all__ = ["inverse_norms", "lazy_dpp", "lazy_sga"]
+__all__ = ["exponential_quality", "inverse_norms", "lazy_dpp", "lazy_sga"]
 
 BLOCK = 32
 # Two copies of a vector have cosine 1 up to rounding; taken as 1, so that rounding does not order duplicates.
@@ -76,6 +76,17 @@ def inverse_norms(embeddings: Vectors) -> tuple[Floats, int]:
         if square > 0.0:
             found[i] = 1.0 / math.sqrt(square)
     return found, -1
+
+
+@njit(cache=True, nogil=True)
+def exponential_quality(relevance: Floats, emphasis: float) -> Floats:
+    """exp(emphasis (s - mean s) / sd s); ones where all scores are equal."""
+    mean = relevance.mean()
+    deviation = relevance.std()
+    if deviation == 0.0:
+        return np.ones(relevance.size)
+    quality: Floats = np.exp(emphasis * (relevance - mean) / deviation)
+    return quality
 
 
 @njit(cache=True, nogil=True)

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from multislot_rerank.arrays import Floats, Ints, Vectors, finite
 from multislot_rerank.candidates import unit_scale
 from multislot_rerank.errors import InvalidInput
-from multislot_rerank.lazy_greedy import lazy_dpp, lazy_sga
+from multislot_rerank.lazy_greedy import exponential_quality, lazy_dpp, lazy_sga
 
 __all__ = ["Diversified", "Strategy", "diversify"]
 
@@ -142,12 +142,12 @@ def _msd(vectors: Vectors, inverse_norm: Floats, relevance: Floats, k: int, dive
 
 
 def _dpp(vectors: Vectors, inverse_norm: Floats, relevance: Floats, k: int, diversity: float) -> Diversified:
-    spread = relevance.std()
-    standard = (relevance - relevance.mean()) / spread if spread > 0 else np.zeros_like(relevance)
     if diversity == 0:
         items = np.argsort(-relevance, kind="stable")[:k]
         return Diversified(items, relevance[items], Strategy.DPP, diversity)
-    items, gains, found = lazy_dpp(vectors, inverse_norm, np.exp((1 - diversity) * standard), k, _RANK_TOLERANCE)
+    items, gains, found = lazy_dpp(
+        vectors, inverse_norm, exponential_quality(relevance, 1 - diversity), k, _RANK_TOLERANCE
+    )
     if found < k:
         rest = np.argsort(-relevance, kind="stable")
         rest = rest[~np.isin(rest, items)][: k - found]
