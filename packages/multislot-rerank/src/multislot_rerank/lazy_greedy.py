@@ -20,7 +20,16 @@ from numba import njit
 
 from multislot_rerank.arrays import Floats, Ints, Vectors
 
-__all__ = ["exponential_quality", "inverse_norms", "lazy_dpp", "lazy_sga"]
+__all__ = [
+    "BLOCK",
+    "block_maximum",
+    "cosine_of",
+    "exponential_quality",
+    "inverse_norms",
+    "largest_block",
+    "lazy_dpp",
+    "lazy_sga",
+]
 
 BLOCK = 32
 # Two copies of a vector have cosine 1 up to rounding; taken as 1, so that rounding does not order duplicates.
@@ -28,7 +37,7 @@ ALIKE = 1.0 - 1e-14
 
 
 @njit(cache=True, nogil=True)
-def _block_maximum(values, block, best_value, best_index):  # type: ignore[no-untyped-def]
+def block_maximum(values, block, best_value, best_index):  # type: ignore[no-untyped-def]
     """Store the largest value of a block and its lowest index."""
     start = block * BLOCK
     stop = min(start + BLOCK, values.size)
@@ -40,7 +49,7 @@ def _block_maximum(values, block, best_value, best_index):  # type: ignore[no-un
 
 
 @njit(cache=True, nogil=True)
-def _largest(best_value):  # type: ignore[no-untyped-def]
+def largest_block(best_value):  # type: ignore[no-untyped-def]
     """Block of the largest value; the first of equals."""
     top, largest = 0, best_value[0]
     for block in range(1, best_value.size):
@@ -60,7 +69,8 @@ def _dot(left, i, right, j, length):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _cosine(embeddings, inverse_norm, i, j):  # type: ignore[no-untyped-def]
+def cosine_of(embeddings, inverse_norm, i, j):  # type: ignore[no-untyped-def]
+    """Cosine of two rows."""
     cosine = _dot(embeddings, i, embeddings, j, embeddings.shape[1]) * inverse_norm[i] * inverse_norm[j]
     return 1.0 if cosine > ALIKE else cosine
 
@@ -111,30 +121,30 @@ def lazy_dpp(
     blocks = (count + BLOCK - 1) // BLOCK
     best_value, best_index = np.empty(blocks), np.empty(blocks, np.int64)
     for block in range(blocks):
-        _block_maximum(values, block, best_value, best_index)
+        block_maximum(values, block, best_value, best_index)
     for step in range(slots):
         fresh = -np.inf
         while True:
-            block = _largest(best_value)
+            block = largest_block(best_value)
             i = best_index[block]
             if seen[i] == step:
                 break
             while seen[i] < step and values[i] >= fresh:
                 j = seen[i]
                 placed = chosen[j]
-                cosine = _cosine(embeddings, inverse_norm, i, placed)
+                cosine = cosine_of(embeddings, inverse_norm, i, placed)
                 inner = quality[i] * quality[placed] * cosine - _dot(factor, i, factor, placed, j)
                 factor[i, j] = inner / root[j]
                 values[i] = max(values[i] - factor[i, j] * factor[i, j], 0.0)
                 seen[i] = j + 1
             if seen[i] == step and values[i] > fresh:
                 fresh = values[i]
-            _block_maximum(values, block, best_value, best_index)
+            block_maximum(values, block, best_value, best_index)
         if values[i] <= stop_at:
             return chosen[:step], gains[:step], step
         chosen[step], gains[step], root[step] = i, values[i], math.sqrt(values[i])
         values[i] = -np.inf
-        _block_maximum(values, block, best_value, best_index)
+        block_maximum(values, block, best_value, best_index)
     return chosen, gains, slots
 
 
@@ -154,7 +164,7 @@ def _up_to_date(  # type: ignore[no-untyped-def]
             return value
         j = seen[i]
         if weights[0] > 0.0 or weights[1] > 0.0:
-            cosine = _cosine(embeddings, inverse_norm, i, chosen[j])
+            cosine = cosine_of(embeddings, inverse_norm, i, chosen[j])
             nearest[i] = max(nearest[i], cosine)
             if weights[1] > 0.0:
                 factor[i, j] = (cosine - _dot(factor, i, factor, chosen[j], j)) / root[j]
@@ -215,7 +225,7 @@ def lazy_sga(  # type: ignore[no-untyped-def]
     blocks = (count + BLOCK - 1) // BLOCK
     best_value, best_index = np.empty(blocks), np.empty(blocks, np.int64)
     for block in range(blocks):
-        _block_maximum(values, block, best_value, best_index)
+        block_maximum(values, block, best_value, best_index)
 
     free_left = (pinned < 0).sum()
     for slot in range(slots):
@@ -227,7 +237,7 @@ def lazy_sga(  # type: ignore[no-untyped-def]
         while winner < 0:
             today = -np.inf
             while True:
-                block = _largest(best_value)
+                block = largest_block(best_value)
                 i = best_index[block]
                 if best_value[block] == -np.inf:
                     break
@@ -252,10 +262,10 @@ def lazy_sga(  # type: ignore[no-untyped-def]
                     held_count += 1
                     values[i] = -np.inf
                     today = -np.inf  # candidates below the one set aside matter again
-                _block_maximum(values, block, best_value, best_index)
+                block_maximum(values, block, best_value, best_index)
             for h in range(held_count):
                 values[held[h]] = held_value[h]
-                _block_maximum(values, held[h] // BLOCK, best_value, best_index)
+                block_maximum(values, held[h] // BLOCK, best_value, best_index)
             held_count = 0
             if winner < 0:
                 drop += 1
@@ -271,5 +281,5 @@ def lazy_sga(  # type: ignore[no-untyped-def]
         free_left -= pinned[slot] < 0
         fresh_quota -= fresh[winner]
         values[winner] = -np.inf
-        _block_maximum(values, winner // BLOCK, best_value, best_index)
+        block_maximum(values, winner // BLOCK, best_value, best_index)
     return chosen, utilities, dropped
