@@ -72,6 +72,19 @@ class SlateLog:
         """Number of slots, K."""
         return int(self.slates.shape[1])
 
+    def subset(self, rows: ArrayLike) -> "SlateLog":
+        """The log of some of the records, by number."""
+        kept = integers("rows", rows, 1)
+        return SlateLog(
+            self.slates[kept],
+            self.rewards[kept],
+            self.conditionals[kept],
+            self.marginals[kept],
+            self.candidates[kept],
+            self.objectives,
+            self.is_uniform,
+        )
+
     @classmethod
     def uniform(
         cls, slates: ArrayLike, rewards: ArrayLike, candidates: ArrayLike, objectives: Sequence[str] | None = None
