@@ -155,7 +155,8 @@ def sweep(
     """
     if not slates:
         raise InvalidInput("slates is empty; give at least one trade-off")
-    chosen: tuple[Sense, ...] = tuple(senses) if senses else ("max",) * len(log.objectives)
+    more: Sense = "max"
+    chosen = tuple(senses) if senses else (more,) * len(log.objectives)
     if len(chosen) != len(log.objectives) or set(chosen) - {"max", "min"}:
         raise InvalidInput(f"senses={chosen} must hold 'max' or 'min' for each of {', '.join(log.objectives)}")
     estimates = []
