@@ -1,4 +1,4 @@
-"""The assignment LP with all n·m variables as arrays, and the loop that times a peer on it. Imported by the peer scripts.
+"""The assignment LP with all n·m variables as arrays, and the loop that times a peer on it; peer scripts import it.
 
 max c·x,  row_lower <= A x <= row_upper,  x >= 0; columns are (item, slot); rows are slots, items, constraints.
 """

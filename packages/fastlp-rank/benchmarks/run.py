@@ -14,11 +14,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from papershelf_core.timing import Machine
-
 from fastlp_rank import Workspace, solve_arrays, warmup
 from fastlp_rank.bench import batch_rate, time_size
 from fastlp_rank.instances import exposure
+from papershelf_core.timing import Machine
 
 PEERS = ("peer_clp.py", "peer_highs.py", "peer_glop.py", "peer_clarabel.py")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1")

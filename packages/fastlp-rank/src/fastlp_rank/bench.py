@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from papershelf_core.timing import Machine
 
 from fastlp_rank.instances import Instance, exposure
 from fastlp_rank.problem import LinearExposure, RankingProblem, SlotWeights
-from fastlp_rank.solver import BatchSolution, RankingSolution, Workspace, solve, solve_arrays, solve_batch, warmup
+from fastlp_rank.solver import RankingSolution, Workspace, solve, solve_arrays, solve_batch, warmup
 
 __all__ = ["Timing", "as_problem", "batch_rate", "cpu_seconds", "measure", "time_size"]
 
@@ -50,32 +51,39 @@ def _build_and_solve(instance: Instance) -> RankingSolution:
     return solve(as_problem(instance))
 
 
-def cpu_seconds(call: Callable[..., object], *arguments: Any, blocks: int = 5, block_seconds: float = 2e-3) -> float:
-    """CPU seconds of one call: median over blocks of as many calls as fill ``block_seconds``."""
-    call(*arguments)
-    start = time.perf_counter()
-    call(*arguments)
-    calls = max(1, int(block_seconds / max(time.perf_counter() - start, 1e-7)))
-    taken = []
-    for _ in range(blocks):
-        start = time.process_time()
-        for _ in range(calls):
-            call(*arguments)
-        taken.append((time.process_time() - start) / calls)
-    return float(np.median(taken))
+def cpu_seconds(calls: Sequence[Callable[[], object]], rounds: int = 25) -> NDArray[np.float64]:
+    """CPU seconds of every call: median over rounds that go through all of them in turn.
+
+    Taking turns matters at this scale: the same request again and again would find branch predictor and cache trained
+    on it, which no service does. The clock itself costs about 0.3 µs, which is counted.
+    """
+    for call in calls:
+        call()
+    taken = np.empty((rounds, len(calls)))
+    for r in range(rounds):
+        for i, call in enumerate(calls):
+            start = time.process_time_ns()
+            call()
+            taken[r, i] = time.process_time_ns() - start
+    seconds: NDArray[np.float64] = np.median(taken, axis=0) * 1e-9
+    return seconds
 
 
 def time_size(n: int, m: int, K: int, seeds: int) -> Timing:
     """Time ``seeds`` generated instances of one size."""
+    core: Any = solve_arrays
     workspace = Workspace(n, m, K)
-    core, public, whole, pricings = [], [], [], []
-    for seed in range(seeds):
-        instance = exposure(n, m, K, seed)
-        core.append(cpu_seconds(solve_arrays, *vars(instance).values(), workspace))
+    instances = [exposure(n, m, K, seed) for seed in range(seeds)]
+    pricings = []
+    for instance in instances:
+        core(*vars(instance).values(), workspace)
         pricings.append(workspace.pricings)
-        public.append(cpu_seconds(solve, as_problem(instance)))
-        whole.append(cpu_seconds(_build_and_solve, instance))
-    return Timing(np.array(core), np.array(public), np.array(whole), np.array(pricings))
+    return Timing(
+        cpu_seconds([partial(core, *vars(instance).values(), workspace) for instance in instances]),
+        cpu_seconds([partial(solve, as_problem(instance)) for instance in instances]),
+        cpu_seconds([partial(_build_and_solve, instance) for instance in instances]),
+        np.array(pricings),
+    )
 
 
 def batch_rate(n: int, m: int, K: int, requests: int) -> float:
@@ -86,10 +94,7 @@ def batch_rate(n: int, m: int, K: int, requests: int) -> float:
     )
     v = instances[0].slot_weights
 
-    def once() -> BatchSolution:
-        return solve_batch(scores, rows, lower, upper, v)
-
-    return requests / cpu_seconds(once)
+    return requests / float(cpu_seconds([partial(solve_batch, scores, rows, lower, upper, v)], rounds=5)[0])
 
 
 def measure(sizes: Sequence[tuple[int, int, int]], seeds: int) -> dict[str, Any]:

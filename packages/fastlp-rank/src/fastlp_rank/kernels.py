@@ -786,12 +786,7 @@ def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, sm
     return status
 
 
-@njit(
-    "void(float64[:,::1], float64[:,:,::1], float64[:,::1], float64[:,::1], float64[::1], float64[::1], int64[::1],"
-    " int64, int64, float64, float64, float64, int64, int64[::1], float64[:,::1], int64[:,::1])",
-    cache=True,
-    nogil=True,
-)
+@njit(cache=True, nogil=True)  # compiled when first used: most services never do
 def batch_kernel(
     u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, smoothing, box, stall_limit, status, floats, ints
 ):

@@ -33,7 +33,7 @@ _kernel: Any = kernels.solve_kernel
 # Tuned on the exposure grid of benchmarks/: weight of the best prices in the smoothed point, first multiplier box
 # (in scaled units, a multiplier of 1 is of the size of the scores), and zero-length steps before perturbing.
 _SMOOTHING = 0.7
-_BOX = 2.0
+_BOX = 0.25
 _STALL_LIMIT = 50
 
 
