@@ -41,27 +41,24 @@ def latency(seconds: Mapping[str, Sequence[float]], title: str, ours: Sequence[s
         Names to draw in colour.
     """
     figure, axes = _figure(7.2, 3.4)
-    for name, samples in seconds.items():
+    for i, (name, samples) in enumerate(seconds.items()):
         x = np.sort(np.asarray(samples)) * 1e6
-        y = np.arange(1, x.size + 1) / x.size
         mine = name in ours
-        axes.step(x, y, where="post", color=_OURS if mine else _PEER, lw=2.2 if mine else 1.6)
-        middle = int(x.size * 0.5)
-        axes.annotate(
-            f"{name}  {x[middle]:,.0f} µs",
-            (x[middle], y[middle]),
-            xytext=(6, -3),
-            textcoords="offset points",
-            color=_OURS if mine else _INK,
-            fontsize=9,
+        axes.step(
+            np.concatenate([x[:1], x]),
+            np.arange(x.size + 1) / x.size,
+            where="post",
+            color=_OURS if mine else _PEER,
+            linestyle=("-", "--", "-.", ":")[i % 4],
+            lw=2.2 if mine else 1.6,
+            label=f"{name}, median {np.median(x):,.0f} µs",
         )
+    axes.legend(frameon=False, fontsize=9, loc="center")
     axes.set_xscale("log")
     axes.set_xlabel("CPU time of one solve, µs")
     axes.set_ylabel("share of instances solved")
     axes.set_title(title, loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high * 4)
     return _svg(figure)
 
 
@@ -102,6 +99,6 @@ def lottery(solution: RankingSolution, title: str, names: Sequence[str] | None =
                 bbox={"boxstyle": "round,pad=0.25", "fc": _OURS, "ec": "none", "alpha": 0.12 + 0.5 * float(weight)},
             )  # fmt: skip
     right.axis("off")
-    right.set_title(f"the {R} rankings it is drawn from, with their weights", fontsize=9, loc="left")
+    right.set_title(f"{R} weighted ranking{'s' if R > 1 else ''} it is drawn from", fontsize=9, loc="left")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return _svg(figure)

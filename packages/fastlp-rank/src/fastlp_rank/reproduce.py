@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 from papershelf_core.claims import Claim
 
 from fastlp_rank import highs
-from fastlp_rank.bench import Timing, batch_rate, time_size
+from fastlp_rank.bench import Timing, as_problem, batch_rate, time_size
 from fastlp_rank.certificate import verify_arrays
 from fastlp_rank.instances import Instance, awkward, bandit_shaped, diversity_rows, exposure
-from fastlp_rank.problem import LinearExposure, RankingProblem, SlotWeights
-from fastlp_rank.solver import RankingSolution, Workspace, solve, solve_arrays, solve_batch, warmup
+from fastlp_rank.solver import Workspace, solve, solve_arrays, solve_batch, warmup
 from fastlp_rank.status import Status
 
 __all__ = ["claims", "pictures"]
@@ -144,19 +143,6 @@ def _requests(full: bool) -> list[Claim]:
     return rows
 
 
-def _example() -> RankingSolution:
-    scores, categories = bandit_shaped(40)
-    request = int(np.argmax(scores.sum(axis=1)))
-    m = 10
-    v = SlotWeights.dcg(m)
-    A, lower, upper = diversity_rows(categories, v.values)
-    constraints = [
-        LinearExposure(A[k], None if lower[k] == -np.inf else lower[k], upper[k], name=f"category {k}")
-        for k in range(len(A))
-    ]
-    return solve(RankingProblem(scores[request], v, constraints))
-
-
 def pictures(full: bool = False) -> dict[str, str]:
     """Title to SVG text: latency against HiGHS, and one solution's X with its lottery (extra ``plot``)."""
     from fastlp_rank import plots
@@ -171,6 +157,6 @@ def pictures(full: bool = False) -> dict[str, str]:
         }
         title = f"Latency, exposure {n} x {m} x {K}"
         figures[title] = plots.latency(samples, title, ours=("solve_arrays", "solve"))
-    title = "A request of 80 items and 10 slots, 7 category bounds: X and its lottery"
-    figures[title] = plots.lottery(_example(), title)
+    title = "A request of 30 items, 8 slots and 4 exposure bounds: X and its lottery"
+    figures[title] = plots.lottery(solve(as_problem(exposure(30, 8, 4, 0))), title)
     return figures
