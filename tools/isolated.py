@@ -91,7 +91,9 @@ def test(tested: Package, extras: list[str], python: str, scratch: Path) -> None
     smoke = scratch / "smoke"
     shutil.copytree(tested.folder / "tests" / "smoke", smoke)
     print(run([str(interpreter), "-m", "pytest", "-q", "--rootdir", str(smoke), str(smoke)], scratch).strip())
-    print(f"{tested.name}: {modules} modules import, metadata whole, smoke tests pass in an environment of its own")
+    print(
+        f"{tested.name}: {modules['imported']} modules import, metadata whole, smoke tests pass in an environment of its own"
+    )
 
 
 def undeclared_imports(tested: Package) -> list[str]:
