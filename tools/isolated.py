@@ -91,7 +91,8 @@ def test(tested: Package, extras: list[str], python: str, scratch: Path) -> None
     smoke = scratch / "smoke"
     shutil.copytree(tested.folder / "tests" / "smoke", smoke)
     print(run([str(interpreter), "-m", "pytest", "-q", "--rootdir", str(smoke), str(smoke)], scratch).strip())
-    print(f"{tested.name}: {modules} modules import, metadata whole, smoke tests pass in an environment of its own")
+    imported = f"{modules['imported']} modules import"
+    print(f"{tested.name}: {imported}, metadata whole, smoke tests pass in an environment of its own")
 
 
 def undeclared_imports(tested: Package) -> list[str]:

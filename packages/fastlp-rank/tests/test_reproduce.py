@@ -1,7 +1,6 @@
 """The claims that do not time anything hold."""
 
 import pytest
-
 from fastlp_rank import reproduce
 
 

@@ -16,6 +16,7 @@ from multislot_rerank import (
     Relevance,
     SequentialGreedyReranker,
 )
+from multislot_rerank.scan import scan_slate
 from oracles import brute_slates
 
 HOUR = 3600.0
@@ -162,6 +163,62 @@ def test_greedy_is_near_the_best_slate_and_above_sorting():
     assert difference.mean() / (difference.std() / np.sqrt(500)) > 5
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_the_numpy_twin_gives_the_slates_of_the_kernel(seed):
+    candidates = request(seed, items=40)
+    constraints = [Pin(item=3, slot=2), MaxPerWindow("creator", 4, 1), MinGap("topic", 2), FreshQuota(3, 6 * HOUR)]
+    for objectives in (OBJECTIVES, (*OBJECTIVES, LogDeterminant(0.05, jitter=1e-3))):
+        reranker = SequentialGreedyReranker(objectives, k=10, constraints=constraints)
+        slate = reranker.rerank(candidates)
+        items, utilities, dropped = scan_slate(reranker.scan_problem(candidates), beam=1)
+        assert items.tolist() == slate.items.tolist()
+        assert np.allclose(utilities, slate.utilities, atol=1e-9)
+        assert dropped.sum() == len(slate.relaxed)
+
+
+@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("window", [1, 3])
+def test_windows_forget(seed, window):
+    candidates = request(seed)
+    objectives = (
+        Relevance((0.7, 0.3)),
+        Freshness(0.2, half_life_s=12 * HOUR),
+        MaxSimilarity(0.4, window=window),
+        AttributeRepeat("creator", 0.15, window=window),
+        AttributeRepeat("topic", 0.05, window=window),
+    )
+    attributes = [np.asarray(candidates.codes["creator"]), np.asarray(candidates.codes["topic"])]
+    static = candidates.scores @ [0.7, 0.3] + 0.2 * 2 ** (-candidates.age_s / (12 * HOUR))
+    cos = brute_slates.cosine(np.asarray(candidates.embeddings, float))
+    expected = brute_slates.greedy(
+        12,
+        len(candidates),
+        lambda i, placed: brute_slates.utility(i, placed, static, cos, 0.4, 0, 0, attributes, [0.15, 0.05], window),
+        lambda i, slot, placed: True,
+    )
+    assert SequentialGreedyReranker(objectives, k=12).rerank(candidates).items.tolist() == expected
+
+
+def test_a_full_beam_finds_the_best_slate_and_wider_is_better_on_average():
+    totals = {1: [], 3: [], 60: []}
+    for seed in range(60):
+        candidates = request(seed, items=6)
+        attributes = [np.asarray(candidates.codes["creator"]), np.asarray(candidates.codes["topic"])]
+        static = candidates.scores @ [0.7, 0.3] + 0.2 * 2 ** (-candidates.age_s / (12 * HOUR))
+        cos = brute_slates.cosine(np.asarray(candidates.embeddings, float))
+
+        def value(i, placed, static=static, cos=cos, attributes=attributes):
+            return brute_slates.utility(i, placed, static, cos, 0.4, 0.0, 0.0, attributes, [0.15, 0.05])
+
+        best = brute_slates.best_slate(3, 6, value)
+        for beam, found in totals.items():
+            found.append(SequentialGreedyReranker(OBJECTIVES, k=3, beam=beam).rerank(candidates).utilities.sum())
+        best_total = sum(value(i, list(best[:slot])) for slot, i in enumerate(best))
+        # 6 * 5 partial slates before the last slot: a beam of 60 keeps them all
+        assert totals[60][-1] == pytest.approx(best_total, abs=1e-12)
+    assert np.mean(totals[1]) < np.mean(totals[3]) <= np.mean(totals[60])
+
+
 def test_batches_do_not_depend_on_threads():
     requests = [request(seed) for seed in range(30)]
     reranker = SequentialGreedyReranker(OBJECTIVES, k=10)
@@ -182,6 +239,9 @@ def test_batches_do_not_depend_on_threads():
         (lambda: MinGap("creator", 1), "gap=1 must be at least 2"),
         (lambda: SequentialGreedyReranker([Relevance()], k=0), "k=0 must be at least 1"),
         (lambda: SequentialGreedyReranker([Relevance(), Relevance()], k=1), "Relevance twice"),
+        (lambda: SequentialGreedyReranker([Relevance()], k=1, beam=0), "beam=0 must be at least 1"),
+        (lambda: MaxSimilarity(1.0, window=0), "window=0 must be at least 1 slot"),
+        (lambda: SequentialGreedyReranker([AttributeRepeat("a", 1), AttributeRepeat("a", 2)], k=1), "of a twice"),
         (lambda: SequentialGreedyReranker([], 2, [Pin(0, 0), Pin(1, 0)]), "two pins share one slot"),
         (lambda: SequentialGreedyReranker([], 2, [Pin(0, 2)]), "slot=2 is outside the 2 slots"),
     ],

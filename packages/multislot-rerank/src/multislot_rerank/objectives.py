@@ -3,7 +3,8 @@
     u_i(S) = sum_m w_m score_im + w_f 2^(-age_i / h)                            known before the first slot
              - a max_{j in S} max(0, cos_ij) - sum_p r_p #{j in S: p_j = p_i} + g log d_i(S)     falls as S grows
 
-Terms that fall as items are placed are what makes greedy lazy and still exact (see ``lazy_greedy``).
+Terms that fall as items are placed are what makes greedy lazy and still exact (see ``lazy_greedy``). A window lets them
+rise again; ``scan`` serves those.
 """
 
 import math
@@ -42,23 +43,30 @@ class Freshness:
 
 @dataclass(frozen=True)
 class MaxSimilarity:
-    """Minus ``weight`` times the largest cosine to an item placed above, negative cosines counted as 0 (MMR)."""
+    """Minus ``weight`` times the largest cosine to an item placed above, negative cosines counted as 0 (MMR).
+
+    With a ``window`` only the last so many slots count; utilities can rise again then, and the slate is scanned whole.
+    """
 
     weight: float
+    window: int | None = None
 
     def __post_init__(self) -> None:
         _not_negative("MaxSimilarity", "weight", self.weight)
+        _window("MaxSimilarity", self.window)
 
 
 @dataclass(frozen=True)
 class AttributeRepeat:
-    """Minus ``weight`` for every item placed above that has the same value of an attribute."""
+    """Minus ``weight`` for every item above (within ``window`` slots, if given) of the same value of an attribute."""
 
     attribute: str
     weight: float
+    window: int | None = None
 
     def __post_init__(self) -> None:
         _not_negative("AttributeRepeat", "weight", self.weight)
+        _window("AttributeRepeat", self.window)
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,11 @@ class LogDeterminant:
 
 
 Objective = Relevance | Freshness | MaxSimilarity | AttributeRepeat | LogDeterminant
+
+
+def _window(objective: str, window: int | None) -> None:
+    if window is not None and window < 1:
+        raise InvalidInput(f"{objective}: window={window} must be at least 1 slot, or None for all")
 
 
 def _not_negative(objective: str, name: str, value: float) -> None:

@@ -4,7 +4,7 @@
 
 Our formulation of the paper's linear-time algorithm: the context of a candidate is kept up to date by one cosine for
 each item placed, and only for candidates that can still win. Objectives and constraints are data, so that a reranker is
-immutable and one instance serves any number of threads.
+immutable and one instance serves any number of threads. Windows in the objectives and beams go through full scans.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,6 +26,7 @@ from multislot_rerank.objectives import (
     Objective,
     Relevance,
 )
+from multislot_rerank.scan import UNLIMITED, ScanProblem, scan_slate
 
 __all__ = ["SequentialGreedyReranker", "Slate"]
 
@@ -56,11 +57,13 @@ class SequentialGreedyReranker:
     Parameters
     ----------
     objectives : sequence of Objective
-        Terms of the utility; at most one each of Relevance, Freshness, MaxSimilarity and LogDeterminant.
+        Terms of the utility; at most one of each kind, AttributeRepeat one an attribute.
     k : int
         Slots.
     constraints : sequence of Constraint
         By importance: where none fits, the last is dropped first.
+    beam : int
+        Partial slates kept while filling; 1 is greedy, more can only find a larger summed utility at a higher cost.
 
     Raises
     ------
@@ -78,14 +81,21 @@ class SequentialGreedyReranker:
     objectives: Sequence[Objective]
     k: int
     constraints: Sequence[Constraint] = ()
+    beam: int = 1
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise InvalidInput(f"k={self.k} must be at least 1")
-        once = [type(objective) for objective in self.objectives if not isinstance(objective, AttributeRepeat)]
-        for kind in set(once):
+        for name in ("k", "beam"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"{name}={getattr(self, name)} must be at least 1")
+        once = [
+            f"AttributeRepeat of {objective.attribute}"
+            if isinstance(objective, AttributeRepeat)
+            else type(objective).__name__
+            for objective in self.objectives
+        ]
+        for kind in once:
             if once.count(kind) > 1:
-                raise InvalidInput(f"objectives has {kind.__name__} twice; add the weights up into one")
+                raise InvalidInput(f"objectives has {kind} twice; keep one")
         quotas = [constraint for constraint in self.constraints if isinstance(constraint, FreshQuota)]
         if len(quotas) > 1:
             raise InvalidInput("constraints has FreshQuota twice; keep one")
@@ -107,9 +117,10 @@ class SequentialGreedyReranker:
         """
         if len(candidates) < self.k:
             raise InvalidInput(f"k={self.k} is more than the {len(candidates)} candidates; lower k or add candidates")
+        if self.beam > 1 or any(getattr(objective, "window", None) for objective in self.objectives):
+            items, utilities, dropped = scan_slate(self.scan_problem(candidates), self.beam)
+            return Slate(items, utilities, self._relaxed(dropped))
         codes, repeat_weight, column = self._codes(candidates)
-        caps = self._caps(column)
-        pinned = self._pinned(candidates)
         fresh, quota = self._fresh(candidates)
         items, utilities, dropped = lazy_sga(
             self._static(candidates),
@@ -118,12 +129,41 @@ class SequentialGreedyReranker:
             self._context_weights(candidates),
             codes,
             repeat_weight,
-            pinned,
-            caps,
+            self._pinned(candidates),
+            self._caps(column),
             fresh,
             quota,
         )
         return Slate(items, utilities, self._relaxed(dropped))
+
+    def scan_problem(self, candidates: Candidates) -> ScanProblem:
+        """The request as the numpy scan takes it (``scan``): the twin of the compiled kernel."""
+        assert candidates.embeddings is not None
+        codes, repeat_weight, column = self._codes(candidates)
+        fresh, quota = self._fresh(candidates)
+        weights = self._context_weights(candidates)
+        windows = dict.fromkeys(list(column)[: len(repeat_weight)], UNLIMITED)
+        similarity_window = UNLIMITED
+        for objective in self.objectives:
+            if isinstance(objective, AttributeRepeat):
+                windows[objective.attribute] = objective.window or UNLIMITED
+            elif isinstance(objective, MaxSimilarity):
+                similarity_window = objective.window or UNLIMITED
+        return ScanProblem(
+            static=self._static(candidates),
+            unit=candidates.embeddings * candidates.inverse_norm[:, None],
+            similarity_weight=float(weights[0]),
+            similarity_window=similarity_window,
+            log_det_weight=float(weights[1]),
+            jitter=float(weights[2]),
+            codes=codes,
+            repeat_weight=repeat_weight,
+            repeat_window=np.array(list(windows.values()), np.int64),
+            caps=self._caps(column),
+            pinned=self._pinned(candidates),
+            fresh=fresh,
+            fresh_quota=quota,
+        )
 
     def rerank_batch(self, requests: Iterable[Candidates], threads: int = 1) -> list[Slate]:
         """Re-rank many requests; the kernel releases the interpreter lock, so threads share the cores."""
@@ -163,7 +203,7 @@ class SequentialGreedyReranker:
         weights: dict[str, float] = {}
         for objective in self.objectives:
             if isinstance(objective, AttributeRepeat):
-                weights[objective.attribute] = weights.get(objective.attribute, 0.0) + objective.weight
+                weights[objective.attribute] = objective.weight
         names = list(weights)
         for constraint in self.constraints:
             if isinstance(constraint, MaxPerWindow | MinGap) and constraint.attribute not in names:

@@ -29,7 +29,7 @@ from multislot_rerank.errors import InvalidInput
 from multislot_rerank.log import SlateLog, TargetPolicy, running_product
 from multislot_rerank.value import ValueEstimate, weighted_value
 
-__all__ = ["Interaction", "acceptance", "matches", "replay"]
+__all__ = ["Interaction", "acceptance", "matches", "replay", "replay_weights"]
 
 _CONSTANT = 1e-9
 
@@ -143,6 +143,14 @@ def replay(
             )
         kept = _thinned(kept, known, log, floor, seed) if on_varying == "thin" else kept / probability
     return weighted_value(f"replay ({kind})", kept, log.rewards, log.objectives, normalize=True, slot_weights=alpha)
+
+
+def replay_weights(log: SlateLog, target: TargetPolicy, interaction: Interaction | str) -> tuple[Interaction, Floats]:
+    """Match over probability of each record and slot, shape (n, K): what self-normalised replay weighs by."""
+    kind = _interaction(interaction)
+    if target.slates is None:
+        raise InvalidInput("target is stochastic; replay needs the slates it shows: TargetPolicy.deterministic")
+    return kind, matches(log.slates, target.slates, kind) / _probability(log, kind)
 
 
 def _interaction(given: Interaction | str) -> Interaction:

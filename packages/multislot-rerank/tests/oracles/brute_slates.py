@@ -11,12 +11,13 @@ def cosine(embeddings):
     return unit @ unit.T
 
 
-def utility(i, placed, static, cos, similarity, log_det, jitter, attributes, repeat):
+def utility(i, placed, static, cos, similarity, log_det, jitter, attributes, repeat, window=0):
+    recent = placed[-window:]  # a window of 0 is all of them
     value = static[i] - sum(
-        weight * sum(codes[j] == codes[i] for j in placed) for codes, weight in zip(attributes, repeat, strict=True)
+        weight * sum(codes[j] == codes[i] for j in recent) for codes, weight in zip(attributes, repeat, strict=True)
     )
     if placed:
-        value -= similarity * max(0.0, max(cos[i, j] for j in placed))
+        value -= similarity * max(0.0, max(cos[i, j] for j in recent))
     if log_det:
         kernel = cos + jitter * np.eye(len(cos))
         both, alone = [*placed, i], list(placed)
