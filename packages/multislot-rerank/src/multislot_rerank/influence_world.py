@@ -72,15 +72,23 @@ class InfluenceWorld:
 
     def log(self, requests: int, seed: int, temperature: float = 0.7) -> LoggedSlates:
         """Log slates of a Plackett-Luce policy on the first score."""
+        from multislot_rerank.simulator import SlateSimulator
+
         rng = np.random.default_rng(seed)
-        drawn, slates, clicks, truth = [], [], [], []
-        for _ in range(requests):
-            candidates, appeal = self.request(rng)
-            keys = candidates.scores[:, 0] / temperature + rng.gumbel(size=self.candidates)
-            slate = np.argsort(-keys)[: self.slots]
-            probability = self.click_probability(candidates, appeal, slate)
-            drawn.append(candidates)
-            slates.append(slate)
-            truth.append(probability)
-            clicks.append(rng.random(self.slots) < probability)
-        return LoggedSlates(drawn, np.array(slates), np.array(clicks, np.int64), np.array(truth))
+        simulator = SlateSimulator(self, requests)
+        simulator.reset(rng)
+        keys = simulator.scores[:, :, 0] / temperature + rng.gumbel(size=simulator.mask.shape)
+        slates = np.argsort(-keys, axis=1)[:, : self.slots]
+        steps = [simulator.place(slates[:, slot], rng) for slot in range(self.slots)]
+        drawn = [
+            Candidates(scores, unit, {"creator": creator, "topic": topic})
+            for scores, unit, creator, topic in zip(
+                simulator.scores,
+                simulator.unit,
+                simulator.creator.tolist(),
+                simulator.topic.tolist(),
+                strict=True,
+            )
+        ]
+        clicks = np.stack([step.clicks for step in steps], axis=1).astype(np.int64)
+        return LoggedSlates(drawn, slates, clicks, np.stack([step.probability for step in steps], axis=1))

@@ -35,7 +35,7 @@ def claims(full: bool) -> list[Claim]:
     warmup()
     rows = [
         *replay_quality(logs=1500 if full else 300),
-        *mutual_influence(requests=12_000 if full else 6_000),
+        *mutual_influence(requests=12_000),
         *reranking_latency(),
         *model_latency(),
         *diversify_speed(),

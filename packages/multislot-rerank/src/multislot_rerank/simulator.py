@@ -52,6 +52,7 @@ class SlateSimulator:
         self.scores = np.zeros((*shape, 2))
         self.unit = np.zeros((*shape, world.dimension))
         self.creator = np.zeros(shape, np.int64)
+        self.topic = np.zeros(shape, np.int64)
         self.appeal = np.zeros(shape)
         self._nearest = np.zeros(shape)
         self._repeats = np.zeros(shape)
@@ -60,8 +61,8 @@ class SlateSimulator:
     def reset(self, rng: np.random.Generator) -> None:
         """Draw B new requests."""
         world, shape = self.world, self.mask.shape
-        topic = rng.integers(world.topics, size=shape)
-        embeddings = self._centres[topic] + 0.4 * rng.normal(size=self.unit.shape)
+        self.topic = rng.integers(world.topics, size=shape)
+        embeddings = self._centres[self.topic] + 0.4 * rng.normal(size=self.unit.shape)
         self.unit = embeddings / np.sqrt(np.einsum("bnd,bnd->bn", embeddings, embeddings))[:, :, None]
         self.scores = rng.normal(size=self.scores.shape)
         self.appeal = self.scores @ np.array([1.1, 0.5]) + world.unseen * rng.normal(size=shape)
