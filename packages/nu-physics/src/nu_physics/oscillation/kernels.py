@@ -1,0 +1,555 @@
+"""Compiled oscillation kernels in the mass basis of X = (M + dM)(M + dM)^dagger.
+
+Electron survival at constant density is a rank-one problem: 2 E H = diag(lambda) + a u u^T with u_i = |U_ei| and
+a = 2 E V. With z_i its eigenvalues,
+
+    P_ee = 1 - 4 sum_{i>j} R_i R_j sin^2((z_i - z_j) L / 4E),   R_i = (u . w_i)^2 / w_i^2,   w_ik = u_k prod_{j != k} (z_i - lambda_j).
+
+Each root is found as its distance delta_i from lambda_i (Newton on the characteristic polynomial in product form), so
+that z_i - lambda_k = delta_i + (lambda_i - lambda_k) keeps its digits however close two levels are, and nothing is
+divided by a difference of eigenvalues. Every scalar NSI is in (lambda, u): it costs nothing per energy.
+
+The 3 x 3 amplitude uses Newton's divided differences of exp(-i phi z), which need no eigenvectors and no special case
+at degenerate levels: S = f[z1] + f[z1,z2](T - z1) + f[z1,z2,z3](T - z1)(T - z2).
+
+Energies in MeV, baselines in km, splittings in eV^2. Reference: rank-one updates, Golub, SIAM Rev. 15 (1973) 318;
+divided differences of the exponential, Higham, Functions of Matrices, section 1.2.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from nu_physics.constants import PHASE_km_per_MeV
+
+_PI_HIGH = 3.1415926218032837  # 24 leading bits of pi, so that n * _PI_HIGH is exact
+_PI_MIDDLE = 3.1786509424591713e-08
+_PI_LOW = 1.2246467991473532e-16 - (3.1415926218032837 + 3.1786509424591713e-08 - math.pi)
+_INVERSE_PI = 1.0 / math.pi
+_ROUND = 6755399441055744.0  # 1.5 * 2^52: adding and subtracting it rounds to the nearest integer
+_LARGEST_ARGUMENT = 1.0e7  # n * _PI_HIGH stays exact up to here
+
+_PHASE = PHASE_km_per_MeV
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _sine_reduced(x):  # type: ignore[no-untyped-def]
+    """sin(x - n pi) for the n nearest to x / pi: sin(x) up to its sign, branch-free so that loops vectorise."""
+    n = (x * _INVERSE_PI + _ROUND) - _ROUND
+    r = ((x - n * _PI_HIGH) - n * _PI_MIDDLE) - n * _PI_LOW
+    s = r * r
+    # Taylor series to r^21: the remainder at |r| = pi/2 is 1e-18.
+    p = 1.0 / 51090942171709440000.0
+    p = p * s - 1.0 / 121645100408832000.0
+    p = p * s + 1.0 / 355687428096000.0
+    p = p * s - 1.0 / 1307674368000.0
+    p = p * s + 1.0 / 6227020800.0
+    p = p * s - 1.0 / 39916800.0
+    p = p * s + 1.0 / 362880.0
+    p = p * s - 1.0 / 5040.0
+    p = p * s + 1.0 / 120.0
+    p = p * s - 1.0 / 6.0
+    return r + r * s * p
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _sine_squared_and_product(x):  # type: ignore[no-untyped-def]
+    """(sin^2 x, sin x cos x) with one reduction; both are periodic in pi."""
+    n = (x * _INVERSE_PI + _ROUND) - _ROUND
+    r = ((x - n * _PI_HIGH) - n * _PI_MIDDLE) - n * _PI_LOW
+    s = r * r
+    p = 1.0 / 51090942171709440000.0
+    p = p * s - 1.0 / 121645100408832000.0
+    p = p * s + 1.0 / 355687428096000.0
+    p = p * s - 1.0 / 1307674368000.0
+    p = p * s + 1.0 / 6227020800.0
+    p = p * s - 1.0 / 39916800.0
+    p = p * s + 1.0 / 362880.0
+    p = p * s - 1.0 / 5040.0
+    p = p * s + 1.0 / 120.0
+    p = p * s - 1.0 / 6.0
+    sine = r + r * s * p
+    q = 1.0 / 1124000727777607680000.0
+    q = q * s - 1.0 / 2432902008176640000.0
+    q = q * s + 1.0 / 6402373705728000.0
+    q = q * s - 1.0 / 20922789888000.0
+    q = q * s + 1.0 / 87178291200.0
+    q = q * s - 1.0 / 479001600.0
+    q = q * s + 1.0 / 3628800.0
+    q = q * s - 1.0 / 40320.0
+    q = q * s + 1.0 / 720.0
+    q = q * s - 1.0 / 24.0
+    q = q * s + 0.5
+    cosine = 1.0 - s * q
+    return sine * sine, sine * cosine
+
+
+@njit(cache=True, error_model="numpy")
+def _root_near(lam, w2, k, delta):  # type: ignore[no-untyped-def]
+    """Newton steps for det(lam_k + delta - diag(lam) - a W) = 0 in product form; w2 packs the diagonal and |a W_ij|^2."""
+    d1, d2, d3, s12, s13, s23, twist = w2
+    e1 = lam[k] - lam[0] - d1
+    e2 = lam[k] - lam[1] - d2
+    e3 = lam[k] - lam[2] - d3
+    for _ in range(6):
+        p1 = delta + e1
+        p2 = delta + e2
+        p3 = delta + e3
+        value = p1 * p2 * p3 - s12 * p3 - s13 * p2 - s23 * p1 - twist
+        slope = p1 * p2 + p1 * p3 + p2 * p3 - s12 - s13 - s23
+        if slope == 0.0:
+            break
+        step = value / slope
+        delta -= step
+        if abs(step) <= 1e-16 * abs(delta):
+            break
+    return delta
+
+
+@njit(cache=True, error_model="numpy")
+def _sorted_roots(lam, w2):  # type: ignore[no-untyped-def]
+    """Ascending eigenvalues of diag(lam) + a W by the trigonometric solution of the centred cubic."""
+    d1, d2, d3, s12, s13, s23, twist = w2
+    mean = (lam[0] + lam[1] + lam[2] + d1 + d2 + d3) / 3.0
+    h1 = lam[0] + d1 - mean
+    h2 = lam[1] + d2 - mean
+    h3 = lam[2] + d3 - mean
+    p = (h1 * h1 + h2 * h2 + h3 * h3 + 2.0 * (s12 + s13 + s23)) / 6.0
+    q = 0.5 * (h1 * h2 * h3 - s12 * h3 - s13 * h2 - s23 * h1 + twist)
+    radius = math.sqrt(p)
+    if radius == 0.0:
+        return mean, mean, mean
+    angle = math.acos(max(-1.0, min(1.0, q / (p * radius)))) / 3.0
+    high = 2.0 * radius * math.cos(angle)
+    low = 2.0 * radius * math.cos(angle + 2.0943951023931957)
+    return mean + low, mean - low - high, mean + high
+
+
+@njit(cache=True, error_model="numpy")
+def _shifts(lam, a, u2, narrow):  # type: ignore[no-untyped-def]
+    """Distances delta_i of the eigenvalues of diag(lam) + a u u^T from lam_i (lam ascending, u2 sums to one)."""
+    if abs(a) < 0.1 * narrow:
+        # second-order perturbation theory starts Newton within 1e-2 of the root's distance
+        g21 = lam[1] - lam[0]
+        g31 = lam[2] - lam[0]
+        g32 = lam[2] - lam[1]
+        r1, r2, r3 = u2[0], u2[1], u2[2]
+        delta = np.empty(3)
+        delta[0] = a * r1 * (1.0 - a * (r2 / g21 + r3 / g31))
+        delta[1] = a * r2 * (1.0 + a * (r1 / g21 - r3 / g32))
+        delta[2] = a * r3 * (1.0 + a * (r1 / g31 + r2 / g32))
+        for k in range(3):
+            i = (k + 1) % 3
+            j = (k + 2) % 3
+            gi = lam[k] - lam[i]
+            gj = lam[k] - lam[j]
+            x = delta[k]
+            for _ in range(3):
+                pi = x + gi
+                pj = x + gj
+                base = pi * pj - a * (u2[i] * pj + u2[j] * pi)
+                value = x * base - a * u2[k] * pi * pj
+                slope = base + x * (pi + pj - a * (u2[i] + u2[j])) - a * u2[k] * (pi + pj)
+                step = value / slope
+                x -= step
+                if abs(step) <= 1e-15 * abs(x):
+                    break
+            delta[k] = x
+        return delta
+    delta = np.empty(3)
+    aa = a * a
+    w2 = (
+        a * u2[0],
+        a * u2[1],
+        a * u2[2],
+        aa * u2[0] * u2[1],
+        aa * u2[0] * u2[2],
+        aa * u2[1] * u2[2],
+        2.0 * aa * a * u2[0] * u2[1] * u2[2],
+    )
+    roots = _sorted_roots(lam, w2)
+    for k in range(3):
+        delta[k] = _root_near(lam, w2, k, roots[k] - lam[k])
+    return delta
+
+
+@njit(cache=True, error_model="numpy")
+def _jacobi(t, v):  # type: ignore[no-untyped-def]
+    """Diagonalise the real symmetric 3 x 3 matrix t in place, eigenvectors in the columns of v (cyclic Jacobi)."""
+    for i in range(3):
+        for j in range(3):
+            v[i, j] = 1.0 if i == j else 0.0
+    for _ in range(30):
+        off = t[0, 1] ** 2 + t[0, 2] ** 2 + t[1, 2] ** 2
+        if off == 0.0:
+            return
+        for p in range(2):
+            for q in range(p + 1, 3):
+                if t[p, q] == 0.0:
+                    continue
+                theta = (t[q, q] - t[p, p]) / (2.0 * t[p, q])
+                s = 1.0 if theta >= 0 else -1.0
+                tangent = s / (abs(theta) + math.sqrt(theta * theta + 1.0)) if abs(theta) < 1e150 else 0.5 / theta
+                c = 1.0 / math.sqrt(1.0 + tangent * tangent)
+                s = tangent * c
+                for k in range(3):
+                    a = t[k, p]
+                    b = t[k, q]
+                    t[k, p] = c * a - s * b
+                    t[k, q] = s * a + c * b
+                for k in range(3):
+                    a = t[p, k]
+                    b = t[q, k]
+                    t[p, k] = c * a - s * b
+                    t[q, k] = s * a + c * b
+                t[p, q] = 0.0
+                t[q, p] = 0.0
+                for k in range(3):
+                    a = v[k, p]
+                    b = v[k, q]
+                    v[k, p] = c * a - s * b
+                    v[k, q] = s * a + c * b
+
+
+@njit(cache=True, error_model="numpy")
+def matter_levels(lam, u, matter_per_MeV, energy, gap21, gap31, weight):  # type: ignore[no-untyped-def]
+    """Fill splittings z2 - z1, z3 - z1 and the electron weights R_1..3 for each energy.
+
+    Parameters are lam (3,) ascending in eV^2, u (3,) with unit norm, 2 V in eV^2 per MeV (negative for antineutrinos).
+    """
+    u2 = u * u
+    narrow = min(lam[1] - lam[0], lam[2] - lam[1])
+    for n in range(energy.size):
+        a = matter_per_MeV * energy[n]
+        if a == 0.0:
+            gap21[n] = lam[1] - lam[0]
+            gap31[n] = lam[2] - lam[0]
+            weight[0, n] = u2[0]
+            weight[1, n] = u2[1]
+            weight[2, n] = u2[2]
+            continue
+        delta = _shifts(lam, a, u2, narrow)
+        gap21[n] = (lam[1] - lam[0]) + (delta[1] - delta[0])
+        gap31[n] = (lam[2] - lam[0]) + (delta[2] - delta[0])
+        total = 0.0
+        for k in range(3):
+            d1 = delta[k] + (lam[k] - lam[0])
+            d2 = delta[k] + (lam[k] - lam[1])
+            d3 = delta[k] + (lam[k] - lam[2])
+            w1 = d2 * d3
+            w2 = d1 * d3
+            w3 = d1 * d2
+            norm = u2[0] * w1 * w1 + u2[1] * w2 * w2 + u2[2] * w3 * w3
+            along = u2[0] * w1 + u2[1] * w2 + u2[2] * w3
+            r = along * along / norm if norm > 0.0 else 0.0
+            weight[k, n] = r
+            total += r
+        if not abs(total - 1.0) < 1e-11:
+            t = np.empty((3, 3))
+            v = np.empty((3, 3))
+            for i in range(3):
+                for j in range(3):
+                    t[i, j] = a * u[i] * u[j]
+                t[i, i] += lam[i]
+            _jacobi(t, v)
+            gap21[n] = t[1, 1] - t[0, 0]
+            gap31[n] = t[2, 2] - t[0, 0]
+            for k in range(3):
+                along = u[0] * v[0, k] + u[1] * v[1, k] + u[2] * v[2, k]
+                weight[k, n] = along * along
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract"})
+def survival_grid(lam, u, matter_per_MeV, energy, baseline, out):  # type: ignore[no-untyped-def]
+    """P_ee for every baseline (rows) and energy (columns); the levels are solved once per energy."""
+    size = energy.size
+    gap21 = np.empty(size)
+    gap31 = np.empty(size)
+    weight = np.empty((3, size))
+    matter_levels(lam, u, matter_per_MeV, energy, gap21, gap31, weight)
+    k21 = np.empty(size)
+    k31 = np.empty(size)
+    k32 = np.empty(size)
+    r1, r2, r3 = weight[0], weight[1], weight[2]
+    for n in range(size):
+        scale = _PHASE / energy[n]
+        k21[n] = gap21[n] * scale
+        k31[n] = gap31[n] * scale
+        k32[n] = (gap31[n] - gap21[n]) * scale
+        a, b, c = r1[n], r2[n], r3[n]
+        r1[n] = 4.0 * a * b
+        r2[n] = 4.0 * a * c
+        r3[n] = 4.0 * b * c
+    for m in range(baseline.size):
+        length = baseline[m]
+        row = out[m]
+        for n in range(size):
+            s21 = _sine_reduced(k21[n] * length)
+            s31 = _sine_reduced(k31[n] * length)
+            s32 = _sine_reduced(k32[n] * length)
+            row[n] = 1.0 - (r1[n] * s21 * s21 + (r2[n] * s31 * s31 + r3[n] * s32 * s32))
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract"})
+def survival_weighted(lam, u, matter_per_MeV, energy, baseline, share, out):  # type: ignore[no-untyped-def]
+    """sum_m share_m P_ee(E_n, L_m): the only thing that a detector with many cores needs."""
+    size = energy.size
+    gap21 = np.empty(size)
+    gap31 = np.empty(size)
+    weight = np.empty((3, size))
+    matter_levels(lam, u, matter_per_MeV, energy, gap21, gap31, weight)
+    k21 = np.empty(size)
+    k31 = np.empty(size)
+    k32 = np.empty(size)
+    q21 = np.zeros(size)
+    q31 = np.zeros(size)
+    q32 = np.zeros(size)
+    for n in range(size):
+        scale = _PHASE / energy[n]
+        k21[n] = gap21[n] * scale
+        k31[n] = gap31[n] * scale
+        k32[n] = (gap31[n] - gap21[n]) * scale
+    total = 0.0
+    for m in range(baseline.size):
+        length = baseline[m]
+        portion = share[m]
+        total += portion
+        for n in range(size):
+            s21 = _sine_reduced(k21[n] * length)
+            s31 = _sine_reduced(k31[n] * length)
+            s32 = _sine_reduced(k32[n] * length)
+            q21[n] += portion * s21 * s21
+            q31[n] += portion * s31 * s31
+            q32[n] += portion * s32 * s32
+    for n in range(size):
+        a, b, c = weight[0, n], weight[1, n], weight[2, n]
+        out[n] = total - 4.0 * (a * b * q21[n] + (a * c * q31[n] + b * c * q32[n]))
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _mixing_term(ci, cj, ri, rj, rk, s_ij, s_ik, s_jk, gap, limit, small):  # type: ignore[no-untyped-def]
+    """4 c_i c_j [(R_i - R_j) S_ij - R_k (S_ik - S_jk)] / (z_i - z_j); ``limit`` replaces the last quotient at a zero gap."""
+    if small:
+        return -4.0 * ci * cj * rk * limit
+    return 4.0 * ci * cj * ((ri - rj) * s_ij - rk * (s_ik - s_jk)) / gap
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract"})
+def survival_weighted_gradient(lam, u, matter_per_MeV, energy, baseline, share, out, grad):  # type: ignore[no-untyped-def]
+    """Weighted P_ee and its derivatives with respect to (G_11, G_22, G_33, G_12, G_13, G_23, 2V).
+
+    G = Re(V^dagger dX V) is a change of X in its own eigenbasis (X = V diag(lam) V^dagger, electron row of V real):
+    dP = sum_kl K_kl G_kl. With the amplitude A = sum_i R_i e^{-i phi z_i} and eigenvectors W of diag(lam) + a u u^T,
+
+        dA = sum_ij c_i c_j (W^T G W)_ij f[z_i, z_j],      f = exp(-i phi z), c_i = u . W_i
+
+    f[z_i, z_j] = -i phi e^{-i phi (z_i + z_j) / 2} sinc(phi (z_i - z_j) / 2) (Daleckii-Krein). Summed over baselines,
+    every term is a weight times sum_m share_m L_m sin cos(...) and sum_m share_m sin sin, so the trigonometric work is
+    that of the probability itself.
+    """
+    size = energy.size
+    u2 = u * u
+    narrow = min(lam[1] - lam[0], lam[2] - lam[1])
+    gap21 = np.empty(size)
+    gap31 = np.empty(size)
+    weight = np.empty((3, size))
+    matter_levels(lam, u, matter_per_MeV, energy, gap21, gap31, weight)
+    k21 = np.empty(size)
+    k31 = np.empty(size)
+    k32 = np.empty(size)
+    q = np.zeros((6, size))
+    for n in range(size):
+        scale = _PHASE / energy[n]
+        k21[n] = gap21[n] * scale
+        k31[n] = gap31[n] * scale
+        k32[n] = (gap31[n] - gap21[n]) * scale
+    total = 0.0
+    longest = 0.0
+    q0, q1, q2, q3, q4, q5 = q[0], q[1], q[2], q[3], q[4], q[5]
+    for m in range(baseline.size):
+        length = baseline[m]
+        portion = share[m]
+        total += portion
+        longest = max(longest, length)
+        stretched = portion * length
+        for n in range(size):
+            s21, p21 = _sine_squared_and_product(k21[n] * length)
+            s31, p31 = _sine_squared_and_product(k31[n] * length)
+            s32, p32 = _sine_squared_and_product(k32[n] * length)
+            q0[n] += portion * s21
+            q1[n] += portion * s31
+            q2[n] += portion * s32
+            q3[n] += stretched * p21
+            q4[n] += stretched * p31
+            q5[n] += stretched * p32
+    vec = np.empty((3, 3))
+    full = np.empty((3, 3))
+    c = np.empty(3)
+    for n in range(size):
+        a = matter_per_MeV * energy[n]
+        r1, r2, r3 = weight[0, n], weight[1, n], weight[2, n]
+        out[n] = total - 4.0 * (r1 * r2 * q0[n] + (r1 * r3 * q1[n] + r2 * r3 * q2[n]))
+        # eigenvectors of diag(lam) + a u u^T
+        if a == 0.0:
+            for i in range(3):
+                for j in range(3):
+                    vec[i, j] = 1.0 if i == j else 0.0
+        else:
+            delta = _shifts(lam, a, u2, narrow)
+            for k in range(3):
+                d1 = delta[k] + (lam[k] - lam[0])
+                d2 = delta[k] + (lam[k] - lam[1])
+                d3 = delta[k] + (lam[k] - lam[2])
+                w1 = u[0] * d2 * d3
+                w2 = u[1] * d1 * d3
+                w3 = u[2] * d1 * d2
+                norm = math.sqrt(w1 * w1 + w2 * w2 + w3 * w3)
+                inverse = 1.0 / norm if norm > 0.0 else 0.0
+                vec[0, k] = w1 * inverse
+                vec[1, k] = w2 * inverse
+                vec[2, k] = w3 * inverse
+        for k in range(3):
+            c[k] = u[0] * vec[0, k] + u[1] * vec[1, k] + u[2] * vec[2, k]
+        if not abs(c[0] * c[0] + c[1] * c[1] + c[2] * c[2] - 1.0) < 1e-11:
+            for i in range(3):
+                for j in range(3):
+                    full[i, j] = a * u[i] * u[j]
+                full[i, i] += lam[i]
+            _jacobi(full, vec)
+            for k in range(3):
+                c[k] = u[0] * vec[0, k] + u[1] * vec[1, k] + u[2] * vec[2, k]
+        # dP = sum_ij B_ij (W^T G W)_ij with B diagonal from the phases, off-diagonal from sinc
+        scale = _PHASE / energy[n]
+        b11 = -4.0 * scale * r1 * (-r2 * q3[n] - r3 * q4[n]) * 2.0
+        b22 = -4.0 * scale * r2 * (r1 * q3[n] - r3 * q5[n]) * 2.0
+        b33 = -4.0 * scale * r3 * (r1 * q4[n] + r2 * q5[n]) * 2.0
+        g21 = gap21[n]
+        g31 = gap31[n]
+        g32 = gap31[n] - gap21[n]
+        # B_ij for i != j; S_ij = sum share sin^2. At a vanishing gap the quotient of S becomes its derivative.
+        tiny = 1e-7 / (scale * longest)
+        b12 = _mixing_term(
+            c[0], c[1], r1, r2, r3, q0[n], q1[n], q2[n], -g21, -2.0 * scale * q4[n], abs(g21) < tiny
+        )
+        b13 = _mixing_term(
+            c[0], c[2], r1, r3, r2, q1[n], q0[n], q2[n], -g31, -2.0 * scale * q3[n], abs(g31) < tiny
+        )
+        b23 = _mixing_term(
+            c[1], c[2], r2, r3, r1, q2[n], q0[n], q1[n], -g32, 2.0 * scale * q3[n], abs(g32) < tiny
+        )
+        col = 0
+        for k in range(3):
+            v1, v2, v3 = vec[k, 0], vec[k, 1], vec[k, 2]
+            grad[col, n] = b11 * v1 * v1 + b22 * v2 * v2 + b33 * v3 * v3 + 2.0 * (
+                b12 * v1 * v2 + b13 * v1 * v3 + b23 * v2 * v3
+            )
+            col += 1
+        for k in range(2):
+            for l in range(k + 1, 3):
+                x1, x2, x3 = vec[k, 0], vec[k, 1], vec[k, 2]
+                y1, y2, y3 = vec[l, 0], vec[l, 1], vec[l, 2]
+                grad[col, n] = 2.0 * (
+                    b11 * x1 * y1
+                    + b22 * x2 * y2
+                    + b33 * x3 * y3
+                    + b12 * (x1 * y2 + x2 * y1)
+                    + b13 * (x1 * y3 + x3 * y1)
+                    + b23 * (x2 * y3 + x3 * y2)
+                )
+                col += 1
+        # a u u^T changes with 2V: G = E u u^T, i.e. (W^T G W)_ij = E c_i c_j
+        grad[6, n] = energy[n] * (
+            b11 * r1
+            + b22 * r2
+            + b33 * r3
+            + 2.0 * (b12 * c[0] * c[1] + b13 * c[0] * c[2] + b23 * c[1] * c[2])
+        )
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _divided_difference(zi, zj, kappa):  # type: ignore[no-untyped-def]
+    """f[z_i, z_j] of f = exp(-2 i kappa z): -2 i kappa exp(-i kappa (z_i + z_j)) sinc(kappa (z_i - z_j))."""
+    half = kappa * (zi - zj)
+    sinc = math.sin(half) / half if abs(half) > 1e-150 else 1.0
+    mid = kappa * (zi + zj)
+    size = 2.0 * kappa * sinc
+    return complex(-size * math.sin(mid), -size * math.cos(mid))
+
+
+@njit(cache=True, error_model="numpy")
+def probability_grid(lam, vectors, potential, matter_per_MeV, energy, baseline, out):  # type: ignore[no-untyped-def]
+    """P(alpha -> beta) of shape (baseline, energy, 3, 3) for 2 E H = V (diag(lam) + a potential) V^dagger.
+
+    ``potential`` is V^dagger (diag(1, 0, 0) + epsilon) V: any Hermitian matrix, so vector NSI cost nothing extra.
+    """
+    delta = np.empty(3)
+    z = np.empty(3)
+    t = np.empty((3, 3), dtype=np.complex128)
+    s = np.empty((3, 3), dtype=np.complex128)
+    half = np.empty((3, 3), dtype=np.complex128)
+    first = np.empty((3, 3), dtype=np.complex128)
+    second = np.empty((3, 3), dtype=np.complex128)
+    for n in range(energy.size):
+        a = matter_per_MeV * energy[n]
+        d1 = a * potential[0, 0].real
+        d2 = a * potential[1, 1].real
+        d3 = a * potential[2, 2].real
+        aa = a * a
+        p12 = potential[0, 1]
+        p13 = potential[0, 2]
+        p23 = potential[1, 2]
+        w2 = (
+            d1,
+            d2,
+            d3,
+            aa * (p12.real**2 + p12.imag**2),
+            aa * (p13.real**2 + p13.imag**2),
+            aa * (p23.real**2 + p23.imag**2),
+            2.0 * aa * a * (p12 * p23 * p13.conjugate()).real,
+        )
+        if a == 0.0:
+            delta[:] = 0.0
+        else:
+            roots = _sorted_roots(lam, w2)
+            for k in range(3):
+                delta[k] = _root_near(lam, w2, k, roots[k] - lam[k])
+        for k in range(3):
+            z[k] = lam[k] + delta[k]
+        for i in range(3):
+            for j in range(3):
+                t[i, j] = a * potential[i, j]
+        # first = T - z1, second = (T - z1)(T - z2), from the distances and not from the levels
+        for i in range(3):
+            for j in range(3):
+                first[i, j] = t[i, j]
+                half[i, j] = t[i, j]
+            first[i, i] += (lam[i] - lam[0]) - delta[0]
+            half[i, i] += (lam[i] - lam[1]) - delta[1]
+        for i in range(3):
+            for j in range(3):
+                second[i, j] = first[i, 0] * half[0, j] + first[i, 1] * half[1, j] + first[i, 2] * half[2, j]
+        for m in range(baseline.size):
+            kappa = _PHASE * baseline[m] / energy[n]
+            f0 = complex(math.cos(2.0 * kappa * z[0]), -math.sin(2.0 * kappa * z[0]))
+            f01 = _divided_difference(z[0], z[1], kappa)
+            f12 = _divided_difference(z[1], z[2], kappa)
+            span = z[0] - z[2]
+            f012 = (f01 - f12) / span if span != 0.0 else complex(0.0, 0.0)
+            for i in range(3):
+                for j in range(3):
+                    s[i, j] = f01 * first[i, j] + f012 * second[i, j]
+                s[i, i] += f0
+            for i in range(3):
+                for j in range(3):
+                    half[i, j] = vectors[i, 0] * s[0, j] + vectors[i, 1] * s[1, j] + vectors[i, 2] * s[2, j]
+            for i in range(3):
+                for j in range(3):
+                    amplitude = (
+                        half[i, 0] * vectors[j, 0].conjugate()
+                        + half[i, 1] * vectors[j, 1].conjugate()
+                        + half[i, 2] * vectors[j, 2].conjugate()
+                    )
+                    out[m, n, j, i] = amplitude.real**2 + amplitude.imag**2
