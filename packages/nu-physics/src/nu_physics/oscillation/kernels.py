@@ -128,52 +128,47 @@ def _sorted_roots(lam, w2):  # type: ignore[no-untyped-def]
     return mean + low, mean - low - high, mean + high
 
 
+@njit(cache=True, error_model="numpy", inline="always")
+def _rank_one_root(x, a, rk, gi, ri, gj, rj):  # type: ignore[no-untyped-def]
+    """Newton for x in x (x + g_i)(x + g_j) = a [r_k (x + g_i)(x + g_j) + r_i x (x + g_j) + r_j x (x + g_i)]."""
+    rest = ri + rj
+    for _ in range(4):
+        pi = x + gi
+        pj = x + gj
+        product = pi * pj
+        base = product - a * (ri * pj + rj * pi)
+        slope = base + x * (pi + pj - a * rest) - a * rk * (pi + pj)
+        step = (x * base - a * rk * product) / slope
+        x -= step
+        if abs(step) <= 1e-9 * abs(x):  # quadratic convergence: the next step would be below rounding
+            break
+    return x
+
+
 @njit(cache=True, error_model="numpy")
 def _shifts(lam, a, u2, narrow):  # type: ignore[no-untyped-def]
     """Distances delta_i of the eigenvalues of diag(lam) + a u u^T from lam_i (lam ascending, u2 sums to one)."""
+    r1, r2, r3 = u2[0], u2[1], u2[2]
+    g21 = lam[1] - lam[0]
+    g31 = lam[2] - lam[0]
+    g32 = lam[2] - lam[1]
     if abs(a) < 0.1 * narrow:
         # second-order perturbation theory starts Newton within 1e-2 of the root's distance
-        g21 = lam[1] - lam[0]
-        g31 = lam[2] - lam[0]
-        g32 = lam[2] - lam[1]
-        r1, r2, r3 = u2[0], u2[1], u2[2]
-        delta = np.empty(3)
-        delta[0] = a * r1 * (1.0 - a * (r2 / g21 + r3 / g31))
-        delta[1] = a * r2 * (1.0 + a * (r1 / g21 - r3 / g32))
-        delta[2] = a * r3 * (1.0 + a * (r1 / g31 + r2 / g32))
-        for k in range(3):
-            i = (k + 1) % 3
-            j = (k + 2) % 3
-            gi = lam[k] - lam[i]
-            gj = lam[k] - lam[j]
-            x = delta[k]
-            for _ in range(3):
-                pi = x + gi
-                pj = x + gj
-                base = pi * pj - a * (u2[i] * pj + u2[j] * pi)
-                value = x * base - a * u2[k] * pi * pj
-                slope = base + x * (pi + pj - a * (u2[i] + u2[j])) - a * u2[k] * (pi + pj)
-                step = value / slope
-                x -= step
-                if abs(step) <= 1e-15 * abs(x):
-                    break
-            delta[k] = x
-        return delta
-    delta = np.empty(3)
+        i21 = a / g21
+        i31 = a / g31
+        i32 = a / g32
+        x1 = _rank_one_root(a * r1 * (1.0 - (r2 * i21 + r3 * i31)), a, r1, -g21, r2, -g31, r3)
+        x2 = _rank_one_root(a * r2 * (1.0 + (r1 * i21 - r3 * i32)), a, r2, g21, r1, -g32, r3)
+        x3 = _rank_one_root(a * r3 * (1.0 + (r1 * i31 + r2 * i32)), a, r3, g31, r1, g32, r2)
+        return x1, x2, x3
     aa = a * a
-    w2 = (
-        a * u2[0],
-        a * u2[1],
-        a * u2[2],
-        aa * u2[0] * u2[1],
-        aa * u2[0] * u2[2],
-        aa * u2[1] * u2[2],
-        2.0 * aa * a * u2[0] * u2[1] * u2[2],
+    w2 = (a * r1, a * r2, a * r3, aa * r1 * r2, aa * r1 * r3, aa * r2 * r3, 2.0 * aa * a * r1 * r2 * r3)
+    z1, z2, z3 = _sorted_roots(lam, w2)
+    return (
+        _root_near(lam, w2, 0, z1 - lam[0]),
+        _root_near(lam, w2, 1, z2 - lam[1]),
+        _root_near(lam, w2, 2, z3 - lam[2]),
     )
-    roots = _sorted_roots(lam, w2)
-    for k in range(3):
-        delta[k] = _root_near(lam, w2, k, roots[k] - lam[k])
-    return delta
 
 
 @njit(cache=True, error_model="numpy")
