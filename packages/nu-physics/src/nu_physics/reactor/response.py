@@ -156,7 +156,7 @@ class NonLinearity:
 
     @classmethod
     def juno(cls) -> NonLinearity:
-        """JUNO's curve with the four Daya Bay variations and a 0.5 % energy scale."""
+        """JUNO's curve with the four Daya Bay variations."""
         table = packaged("juno_detector")["nonlinearity"]
         p0, p1, p2, p3 = table["parameters"]
         return cls(
