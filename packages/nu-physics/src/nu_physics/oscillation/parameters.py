@@ -156,9 +156,9 @@ PRESETS: dict[str, tuple[OscillationParameters, str]] = {
         OscillationParameters(0.303, 0.02225, 0.451, 7.41e-5, 2.507e-3, math.radians(232.0)),
         "NuFIT 5.2 with SK atmospheric data, normal ordering (JHEP 09 (2020) 178, table of November 2022)",
     ),
-    "nufit52-io": (
-        OscillationParameters(0.303, 0.02223, 0.569, 7.41e-5, -2.486e-3 + 7.41e-5, math.radians(276.0)),
-        "NuFIT 5.2 with SK atmospheric data, inverted ordering (dm32 = -2.486e-3 eV^2)",
+    "nufit60-no": (
+        OscillationParameters(0.308, 0.02215, 0.470, 7.49e-5, 2.513e-3, math.radians(212.0)),
+        "NuFIT 6.0 with IceCube-24 and SK data, normal ordering (JHEP 12 (2024) 216, Table 1)",
     ),
     "juno2025": (
         OscillationParameters(0.3092, 0.0218, 0.545, 7.50e-5, 2.5283e-3, 1.36 * math.pi),

@@ -124,7 +124,7 @@ def survival(
     >>> from nu_physics.oscillation import OscillationParameters, survival
     >>> p = survival([2.0, 4.0, 8.0], 52.5, OscillationParameters(), density_g_cm3=2.45)
     >>> [round(float(v), 4) for v in p]
-    [0.7246, 0.2666, 0.7062]
+    [0.6897, 0.2168, 0.6553]
     """
     energy = check_energies("energy_MeV", energy_MeV)
     baseline = check_energies("baseline_km", baseline_km, positive=False)

@@ -157,8 +157,7 @@ def effective_mass_squared(
     adjoint = mixing.conj().T
     standard = (mixing * parameters.masses_squared_above_lightest_eV2) @ adjoint
     if snsi is not None:
-        # M is symmetric under U -> U* for Majorana masses; with Dirac-like M = U m U^dagger it is Hermitian unless the
-        # CP parities are non-trivial, and then M M^dagger still has eigenvalues m^2.
+        # a CP parity multiplies m_i by exp(i alpha_i): unobservable in M M^dagger, visible in the cross term with dM
         parity = np.exp(1j * np.array([0.0, parameters.alpha1, parameters.alpha2]))
         mass = (mixing * (parameters.masses_eV * parity)) @ adjoint
         shift = snsi.mass_scale_eV(parameters) * snsi.density_factor(density_g_cm3) * snsi.matrix()
@@ -216,7 +215,7 @@ def effective_parameters(
     >>> truth = OscillationParameters(dm31_eV2=-2.45e-3, m_lightest_eV=0.01)
     >>> moved = effective_parameters(truth, ScalarNSI(ee=0.003))
     >>> round(moved.sin2_theta12, 3), round(1e5 * moved.dm21_eV2, 2), moved.effective_ordering
-    (0.4, 7.15, 'inverted')
+    (0.399, 7.1, 'inverted')
     """
     values, weights, _ = electron_spectrum(effective_mass_squared(parameters, snsi, density_g_cm3))
     third = int(np.argmin(weights))
@@ -250,7 +249,7 @@ def eta_resonance(parameters: OscillationParameters, snsi: ScalarNSI | None = No
     --------
     >>> inverted = OscillationParameters(dm31_eV2=-2.45e-3, m_lightest_eV=0.01)
     >>> f"{eta_resonance(inverted):.2e}"
-    '5.88e-03'
+    '5.90e-03'
     """
     m1, m2, _ = parameters.masses_eV
     scale = (snsi or ScalarNSI()).mass_scale_eV(parameters)
@@ -269,8 +268,8 @@ def eta_from_coupling(
 
     Examples
     --------
-    >>> round(eta_from_coupling(1e-2, 2.8, 0.5, 0.05), 3)
-    1.296
+    >>> round(eta_from_coupling(10.0, 2.8, 0.5, 0.05), 4)
+    1.2956
     """
     check_range("coupling_per_MeV2", coupling_per_MeV2)
     check_range("density_g_cm3", density_g_cm3, 0.0, 1e4)

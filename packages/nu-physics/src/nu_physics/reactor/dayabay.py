@@ -367,6 +367,7 @@ def load_dayabay() -> DayaBay:
 
     Examples
     --------
-    >>> result = load_dayabay().fit()  # doctest: +SKIP
+    >>> round(load_dayabay().fit().sin2_2theta13, 4)
+    0.0855
     """
     return DayaBay(_package())

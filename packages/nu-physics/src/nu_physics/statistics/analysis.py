@@ -162,9 +162,10 @@ def _regime_fit(
     return fit, (() if regime == "fixed" else OSCILLATION)
 
 
-def _vacuum_partner(truth: OscillationParameters, snsi: ScalarNSI) -> OscillationParameters:
-    """Vacuum parameters which, with ``snsi``, give the effective parameters of ``truth``: fixed-point start of a free fit."""
-    guess = truth
+def _vacuum_partner(
+    truth: OscillationParameters, guess: OscillationParameters, snsi: ScalarNSI
+) -> OscillationParameters:
+    """Vacuum parameters which, with ``snsi``, look like ``truth``: Newton on the effective map, from ``guess``."""
     target = np.array([truth.sin2_theta12, truth.sin2_theta13, truth.dm21_eV2, truth.dm31_eV2])
     scale = np.array([1.0, 1.0, 1e-4, 2.5e-3])
     for _ in range(30):
@@ -190,11 +191,12 @@ def _vacuum_partner(truth: OscillationParameters, snsi: ScalarNSI) -> Oscillatio
 
 def _clipped(base: OscillationParameters, x: Array) -> OscillationParameters:
     sign = 1.0 if base.dm31_eV2 > 0 else -1.0
+    atmospheric = float(np.clip(sign * x[3], 6e-4, 2e-2))
     return base.replace(
         sin2_theta12=float(np.clip(x[0], 1e-6, 1 - 1e-6)),
         sin2_theta13=float(np.clip(x[1], 1e-6, 1 - 1e-6)),
-        dm21_eV2=float(np.clip(x[2], 1e-6, 5e-4)),
-        dm31_eV2=float(sign * np.clip(sign * x[3], 6e-4, 2e-2)),
+        dm21_eV2=min(float(np.clip(x[2], 1e-7, 2e-3)), atmospheric),
+        dm31_eV2=sign * atmospheric,
     )
 
 
@@ -222,26 +224,41 @@ def eta_profile(
     scale : float, optional
         S_m in eV; sqrt(|dm31|) of the truth by default, not moved by the fit.
     """
-    fit, free = _regime_fit(experiment, truth, regime, statistic)
-    mass_scale = float(np.sqrt(abs(truth.dm31_eV2))) if scale is None else scale
+    curve = _EtaCurve(experiment, truth, name, regime, scale, statistic)
     out = np.empty(len(values))
-    order = np.argsort(np.abs(np.asarray(values)))
-    previous: dict[float, FitResult] = {}
-    for i in order:
-        value = float(values[i])
-        _, snsi = with_values(truth, ScalarNSI(scale=mass_scale), {name: value})
-        assert snsi is not None
-        starts = [truth]
-        if regime != "fixed":
-            starts.append(_vacuum_partner(truth, snsi))
-            sign = 1.0 if value >= 0 else -1.0
-            if sign in previous:
-                starts.append(previous[sign].parameters)
-        results = [fit.minimise(s, snsi, free=free) for s in starts]
-        best = min(results, key=lambda r: r.chi2)
-        previous[1.0 if value >= 0 else -1.0] = best
-        out[i] = best.chi2
+    # outwards from zero, so that every point starts from its neighbour's solution
+    for i in np.argsort(np.abs(np.asarray(values))):
+        out[i] = curve.chi2(float(values[i]))
     return out
+
+
+class _EtaCurve:
+    """chi2 as a function of one eta, each fit started from the truth, its exact partner and the nearest earlier fit."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        truth: OscillationParameters,
+        name: str,
+        regime: Regime,
+        scale: float | None,
+        statistic: str,
+    ) -> None:
+        self.fit, self.free = _regime_fit(experiment, truth, regime, statistic)
+        self.truth, self.name, self.regime = truth, name, regime
+        self.scale = float(np.sqrt(abs(truth.dm31_eV2))) if scale is None else scale
+        self.known: dict[float, OscillationParameters] = {0.0: truth}
+
+    def chi2(self, value: float) -> float:
+        _, snsi = with_values(self.truth, ScalarNSI(scale=self.scale), {self.name: value})
+        assert snsi is not None
+        if self.regime == "fixed":
+            return self.fit.minimise(self.truth, snsi, free=()).chi2
+        near = self.known[min(self.known, key=lambda v: abs(v - value))]
+        starts = [self.truth, near, _vacuum_partner(self.truth, near, snsi)]
+        best = min((self.fit.minimise(s, snsi, free=self.free) for s in starts), key=lambda r: r.chi2)
+        self.known[value] = best.parameters
+        return best.chi2
 
 
 @dataclass(frozen=True)
@@ -264,7 +281,7 @@ def eta_bound(
     name: str = "eta_ee",
     regime: Regime = "fixed",
     sigmas: float = 3.0,
-    search: float = 0.2,
+    search: float = 0.05,
     statistic: str = "gaussian",
 ) -> BoundResult:
     """Return where the chi2 of standard data crosses ``sigmas``^2 on each side of eta = 0, within +-``search``."""
@@ -272,19 +289,28 @@ def eta_bound(
     check_range("search", search, 0.0, 10.0, open_low=True)
     level = sigmas**2
 
-    def excess(value: float) -> float:
-        profile = eta_profile(experiment, truth, np.array([value]), name=name, regime=regime, statistic=statistic)
-        return float(profile[0]) - level
-
+    curve = _EtaCurve(experiment, truth, name, regime, None, statistic)
     edges: list[float | None] = []
     for sign in (-1.0, 1.0):
-        inner, outer = 0.0, 1e-5
-        while outer <= search and excess(sign * outer) < 0:
-            inner, outer = outer, outer * 1.6
-        if outer > search:
-            edges.append(None)
-        else:
-            edges.append(sign * brentq(lambda v, s=sign: excess(s * v), inner, outer, xtol=1e-7, rtol=1e-4))
+        seen: dict[float, float] = {}
+
+        def excess(value: float, sign: float = sign, seen: dict[float, float] = seen) -> float:
+            if value not in seen:
+                seen[value] = curve.chi2(sign * value) - level
+            return seen[value]
+
+        inner, outer = 0.0, min(1e-5, search)
+        crossed = False
+        while not crossed and inner < search:
+            if excess(outer) < 0:
+                inner, outer = outer, min(1.4 * outer, search)
+                continue
+            # walk there in small steps before believing it: a free fit follows its valley
+            for value in np.linspace(inner, outer, 6)[1:-1]:
+                excess(float(value))
+            seen.pop(outer)
+            crossed = excess(outer) >= 0
+        edges.append(sign * brentq(excess, inner, outer, xtol=1e-7, rtol=1e-4) if crossed else None)
     return BoundResult(name, edges[0], edges[1], sigmas, regime, truth.ordering, truth.m_lightest_eV)
 
 

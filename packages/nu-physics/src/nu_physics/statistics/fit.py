@@ -156,7 +156,7 @@ def _bounds(name: str, start: float, dm21: float) -> tuple[float, float]:
     if name.startswith("sin2_"):
         return _EDGE, 1.0 - _EDGE
     if name == "dm21_eV2":
-        return 1e-6, 5e-4
+        return 1e-7, 2e-3
     if name == "dm31_eV2":
         return (5e-4, 2e-2) if start > 0 else (-2e-2, -5e-4)
     if name == "m_lightest_eV":
@@ -332,6 +332,11 @@ class Fit:
 
         def point(values: Array) -> tuple[OscillationParameters, ScalarNSI | None]:
             named = dict(zip(free, (float(v) for v in values[: len(free)]), strict=True))
+            atmospheric = named.get("dm31_eV2", start.dm31_eV2)
+            if "dm21_eV2" in named and 0.0 < atmospheric < named["dm21_eV2"]:
+                named["dm21_eV2"] = atmospheric  # m3 may touch m2 on the way, not pass it
+            elif "dm31_eV2" in named and 0.0 < atmospheric < start.dm21_eV2 and "dm21_eV2" not in named:
+                named["dm31_eV2"] = start.dm21_eV2
             return with_values(start, snsi, named)
 
         before = self.evaluations
