@@ -10,9 +10,7 @@ from nu_physics.errors import InvalidInput
 from nu_physics.statistics import scan as scan_module
 from nu_physics.statistics.scan import ScanJob, load_table, run_scan
 
-JOB = ScanJob(
-    grid={"eta_ee": [-0.01, 0.0, 0.01], "m_lightest_eV": [0.0, 0.02]}, regime="prior", chunk=2
-)
+JOB = ScanJob(grid={"eta_ee": [-0.01, 0.0, 0.01], "m_lightest_eV": [0.0, 0.02]}, regime="prior", chunk=2)
 
 
 def test_two_workers_give_the_same_rows(tmp_path) -> None:
@@ -64,7 +62,7 @@ def test_ray_gives_the_same_rows() -> None:
     [
         (lambda: ScanJob(grid={}), "grid is empty"),
         (lambda: ScanJob(grid={"eta_ee": []}), "non-empty"),
-        (lambda: ScanJob(grid={"eta_e": [0.0]}), "did you mean eta_ee"),
+        (lambda: ScanJob(grid={"eta_e": [0.0]}), "did you mean eta_et or eta_em or eta_ee"),
         (lambda: ScanJob(grid={"eta_ee": [0.0]}, chunk=0), "chunk = 0"),
         (lambda: run_scan(JOB, executor="dask"), "executor = 'dask'"),
         (lambda: run_scan(JOB, workers=0), "workers = 0"),

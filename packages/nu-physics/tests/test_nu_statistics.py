@@ -1,4 +1,4 @@
-"""Likelihoods against dense linear algebra and numerical minimisation; fits against their exact properties; the JUNO bars."""
+"""Likelihoods against dense algebra and a general minimiser; fits against exact properties; the bars of JUNO."""
 
 import numpy as np
 import pytest
@@ -69,7 +69,12 @@ def test_poisson_profile_equals_a_general_minimiser(counts) -> None:
         log = np.where(data > 0, data * np.log(np.where(data > 0, data, 1) / mu), 0.0)
         return float((2 * (mu - data + log)).sum() + pulls @ pulls + (((beta - 1) / delta) ** 2).sum())
 
-    slow = minimize(explicit, np.concatenate([np.zeros(4), np.ones(40)]), method="L-BFGS-B", options={"maxfun": 10**6, "ftol": 1e-14, "gtol": 1e-9})
+    slow = minimize(
+        explicit,
+        np.concatenate([np.zeros(4), np.ones(40)]),
+        method="L-BFGS-B",
+        options={"maxfun": 10**6, "ftol": 1e-14, "gtol": 1e-9},
+    )
     assert ours.chi2(mean) == pytest.approx(slow.fun, abs=1e-5)
 
 

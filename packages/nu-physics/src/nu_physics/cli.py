@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--free", nargs="+", metavar="NAME", help="fitted parameters, instead of the four of the regime")
     fit.add_argument("--theta12-domain", choices=("light", "dark", "both"), default="both")
 
-    ordering = commands.add_parser("ordering", help="mass-ordering sensitivity; eta set here is in nature, not in the fit")
+    ordering = commands.add_parser(
+        "ordering", help="mass-ordering sensitivity; eta set here is in nature, not in the fit"
+    )
     _model_options(ordering)
     ordering.add_argument("--theta12-domain", choices=("light", "dark", "both"), default="light")
 
@@ -205,7 +207,8 @@ def _prob(args: argparse.Namespace) -> None:
     seen = effective_parameters(parameters, snsi, args.density)
     lines = [
         f"{parameters.ordering} ordering in vacuum, {seen.effective_ordering} effective; "
-        f"effective sin2_theta12 = {seen.sin2_theta12:.4f}, dm21 = {seen.dm21_eV2:.4e} eV2, dm31 = {seen.dm31_eV2:.5e} eV2"
+        f"effective sin2_theta12 = {seen.sin2_theta12:.4f}, dm21 = {seen.dm21_eV2:.4e} eV2, "
+        f"dm31 = {seen.dm31_eV2:.5e} eV2"
     ]
     if args.channels == "ee":
         values = survival(args.energy, args.baseline, parameters, snsi, **options)
@@ -282,9 +285,7 @@ def _fit(args: argparse.Namespace) -> None:
     priors = global_fit_priors(parameters) if args.regime == "prior" else {}
     default = () if args.regime == "fixed" else OSCILLATION
     fit = Fit(experiment, counts, parameters, snsi, statistic=args.statistic, priors=priors)
-    best = fit.best(
-        parameters, snsi, free=tuple(args.free or default), theta12_domain=args.theta12_domain
-    )
+    best = fit.best(parameters, snsi, free=tuple(args.free or default), theta12_domain=args.theta12_domain)
     summary = best.summary()
     lines = [
         f"chi2 = {best.chi2:.4f} ({best.statistic}); oscillation parameters {best.regime}; theta12 domain "
@@ -305,7 +306,8 @@ def _ordering(args: argparse.Namespace) -> None:
     )
     seen = effective_parameters(parameters, snsi)
     lines = [
-        f"true {parameters.ordering} ordering (effective: {seen.effective_ordering}), theta12 domain {args.theta12_domain}",
+        f"true {parameters.ordering} ordering (effective: {seen.effective_ordering}), "
+        f"theta12 domain {args.theta12_domain}",
         f"  chi2(normal)   = {result.normal.chi2:.3f} at dm31 = {result.normal.parameters.dm31_eV2:.5e} eV2",
         f"  chi2(inverted) = {result.inverted.chi2:.3f} at dm31 = {result.inverted.parameters.dm31_eV2:.5e} eV2",
         f"  chi2(wrong) - chi2(true) = {result.preference:.3f}; oscillation parameters {result.normal.regime}, "
@@ -326,16 +328,18 @@ def _bounds(args: argparse.Namespace) -> None:
     import dataclasses
 
     from nu_physics.statistics.analysis import eta_bound
+    from nu_physics.statistics.fit import Regime
 
     parameters, _ = _physics(args)
     experiment = _experiment(args)
-    regimes = REGIMES if args.regime == "all" else (args.regime,)
+    regimes: tuple[Regime, ...] = ("fixed", "prior", "free") if args.regime == "all" else (args.regime,)
     rows = [
         eta_bound(experiment, parameters, name=args.eta, regime=regime, sigmas=args.sigmas, statistic=args.statistic)
         for regime in regimes
     ]
     lines = [
-        f"{args.eta} at {args.sigmas:g} sigma, {parameters.ordering} ordering, m_lightest = {parameters.m_lightest_eV:g} eV"
+        f"{args.eta} at {args.sigmas:g} sigma, {parameters.ordering} ordering, "
+        f"m_lightest = {parameters.m_lightest_eV:g} eV"
     ]
     for row in rows:
         low = "unbounded" if row.low is None else f"{row.low:+.3e}"
@@ -376,9 +380,7 @@ def _scan(args: argparse.Namespace) -> None:
     job = ScanJob(
         grid=grid,
         regime=args.regime,
-        truth={
-            name: getattr(parameters, name) for name in parameters.__dataclass_fields__
-        },
+        truth={name: getattr(parameters, name) for name in parameters.__dataclass_fields__},
         true_eta={name: read_value(name, parameters, snsi) for name in etas},
         exposure_days=365.25 * args.years,
         duty_cycle=args.duty_cycle,
@@ -390,14 +392,13 @@ def _scan(args: argparse.Namespace) -> None:
     def progress(done: int, total: int) -> None:
         print(f"\r{done} of {total} chunks", end="", file=sys.stderr, flush=True)
 
-    table = run_scan(
-        job, executor=args.executor, workers=args.workers, work_dir=args.work_dir, progress=progress
-    )
+    table = run_scan(job, executor=args.executor, workers=args.workers, work_dir=args.work_dir, progress=progress)
     print(file=sys.stderr)
     path = table.save(args.out)
     chi2 = table.column("chi2")
     lines = [
-        f"{job.points} points, oscillation parameters {job.regime}; chi2 from {chi2.min():.4f} to {chi2.max():.1f}; {path}"
+        f"{job.points} points, oscillation parameters {job.regime}; "
+        f"chi2 from {chi2.min():.4f} to {chi2.max():.1f}; {path}"
     ]
     _show(args, lines, {"points": job.points, "regime": job.regime, "file": str(path)})
 
@@ -416,7 +417,8 @@ def _toys(args: argparse.Namespace) -> None:
         statistic=args.statistic,
     )
     lines = [
-        f"T = chi2(inverted) - chi2(normal) of {args.count} experiments: mean {result.mean:.2f}, width {result.width:.2f}",
+        f"T = chi2(inverted) - chi2(normal) of {args.count} experiments: "
+        f"mean {result.mean:.2f}, width {result.width:.2f}",
         f"  Asimov T0 = {result.asimov:.2f}, Gaussian width 2 sqrt|T0| = {2 * abs(result.asimov) ** 0.5:.2f}",
     ]
     _show(args, lines, {"statistic": result.statistic.tolist(), "asimov": result.asimov})
@@ -464,9 +466,7 @@ def _reproduce(args: argparse.Namespace) -> None:
     from nu_physics.reproduce import claims, pictures
 
     rows = claims(args.full)
-    core_claims.publish(
-        rows, "nu-physics", "nu-physics", "numba", "numpy", pictures=pictures(), json_path=args.json
-    )
+    core_claims.publish(rows, "nu-physics", "nu-physics", "numba", "numpy", pictures=pictures(), json_path=args.json)
 
 
 _COMMANDS = {

@@ -101,7 +101,12 @@ def spectrum_figure(truth: OscillationParameters | None = None) -> Any:
     figure, (top, bottom) = _axes(2, figsize=(7.2, 6.0), sharex=True, height_ratios=(3, 1))
     top.step(centres, spectra["normal"].total / widths / 50.0, where="mid", color=BLUE, linewidth=0.9, label="normal")
     top.step(
-        centres, spectra["inverted"].total / widths / 50.0, where="mid", color=RED, linewidth=0.9, label="inverted, best fit"
+        centres,
+        spectra["inverted"].total / widths / 50.0,
+        where="mid",
+        color=RED,
+        linewidth=0.9,
+        label="inverted, best fit",
     )
     top.fill_between(
         centres, spectra["normal"].background / widths / 50.0, step="mid", color=GREY, alpha=0.35, label="backgrounds"
@@ -109,7 +114,8 @@ def spectrum_figure(truth: OscillationParameters | None = None) -> Any:
     top.set_ylabel("events per 20 keV")
     top.legend(frameon=False)
     top.set_title(
-        rf"JUNO, 6.5 years at 26.6 GW: $\Delta\chi^2$ = {both.preference:.1f}, true {nature.ordering} ordering", loc="left"
+        rf"JUNO, 6.5 years at 26.6 GW: $\Delta\chi^2$ = {both.preference:.1f}, true {nature.ordering} ordering",
+        loc="left",
     )
     ratio = spectra["inverted"].total / spectra["normal"].total
     bottom.step(centres, ratio, where="mid", color=RED, linewidth=0.9)
@@ -212,7 +218,7 @@ def dayabay_figure(truth: OscillationParameters | None = None) -> Any:
     axis.set_ylabel("far / near over no oscillation")
     axis.legend(frameon=False)
     axis.set_title(
-        rf"Daya Bay full release: $\sin^2 2\theta_{{13}}$ = {result.sin2_2theta13:.4f} $\pm$ {result.sin2_2theta13_error:.4f}, "
+        rf"Daya Bay: $\sin^2 2\theta_{{13}}$ = {result.sin2_2theta13:.4f} $\pm$ {result.sin2_2theta13_error:.4f}, "
         rf"$\Delta m^2_{{32}}$ = {1e3 * result.dm32_eV2:.3f} $\pm$ {1e3 * result.dm32_error_eV2:.3f}",
         loc="left",
         fontsize="medium",

@@ -3,7 +3,8 @@
 Electron survival at constant density is a rank-one problem: 2 E H = diag(lambda) + a u u^T with u_i = |U_ei| and
 a = 2 E V. With z_i its eigenvalues,
 
-    P_ee = 1 - 4 sum_{i>j} R_i R_j sin^2((z_i - z_j) L / 4E),   R_i = (u . w_i)^2 / w_i^2,   w_ik = u_k prod_{j != k} (z_i - lambda_j).
+    P_ee = 1 - 4 sum_{i>j} R_i R_j sin^2((z_i - z_j) L / 4E),
+    R_i = (u . w_i)^2 / w_i^2,      w_ik = u_k prod_{j != k} (z_i - lambda_j).
 
 Each root is found as its distance delta_i from lambda_i (Newton on the characteristic polynomial in product form), so
 that z_i - lambda_k = delta_i + (lambda_i - lambda_k) keeps its digits however close two levels are, and nothing is
@@ -89,7 +90,7 @@ def _sine_squared_and_product(x):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, error_model="numpy")
 def _root_near(lam, w2, k, delta):  # type: ignore[no-untyped-def]
-    """Newton steps for det(lam_k + delta - diag(lam) - a W) = 0 in product form; w2 packs the diagonal and |a W_ij|^2."""
+    """Newton for det(lam_k + delta - diag(lam) - a W) = 0 in product form; w2 packs a W_ii and |a W_ij|^2."""
     d1, d2, d3, s12, s13, s23, twist = w2
     e1 = lam[k] - lam[0] - d1
     e2 = lam[k] - lam[1] - d2
@@ -326,7 +327,7 @@ def survival_weighted(lam, u, matter_per_MeV, energy, baseline, share, out):  # 
 
 @njit(cache=True, error_model="numpy", inline="always")
 def _mixing_term(ci, cj, ri, rj, rk, s_ij, s_ik, s_jk, gap, limit, small):  # type: ignore[no-untyped-def]
-    """4 c_i c_j [(R_i - R_j) S_ij - R_k (S_ik - S_jk)] / (z_i - z_j); ``limit`` replaces the last quotient at a zero gap."""
+    """4 c_i c_j [(R_i - R_j) S_ij - R_k (S_ik - S_jk)] / (z_i - z_j), ``limit`` for the quotient at a zero gap."""
     if small:
         return -4.0 * ci * cj * rk * limit
     return 4.0 * ci * cj * ((ri - rj) * s_ij - rk * (s_ik - s_jk)) / gap
@@ -426,26 +427,20 @@ def survival_weighted_gradient(lam, u, matter_per_MeV, energy, baseline, share, 
         g32 = gap31[n] - gap21[n]
         # B_ij for i != j; S_ij = sum share sin^2. At a vanishing gap the quotient of S becomes its derivative.
         tiny = 1e-7 / (scale * longest)
-        b12 = _mixing_term(
-            c[0], c[1], r1, r2, r3, q0[n], q1[n], q2[n], -g21, -2.0 * scale * q4[n], abs(g21) < tiny
-        )
-        b13 = _mixing_term(
-            c[0], c[2], r1, r3, r2, q1[n], q0[n], q2[n], -g31, -2.0 * scale * q3[n], abs(g31) < tiny
-        )
-        b23 = _mixing_term(
-            c[1], c[2], r2, r3, r1, q2[n], q0[n], q1[n], -g32, 2.0 * scale * q3[n], abs(g32) < tiny
-        )
+        b12 = _mixing_term(c[0], c[1], r1, r2, r3, q0[n], q1[n], q2[n], -g21, -2.0 * scale * q4[n], abs(g21) < tiny)
+        b13 = _mixing_term(c[0], c[2], r1, r3, r2, q1[n], q0[n], q2[n], -g31, -2.0 * scale * q3[n], abs(g31) < tiny)
+        b23 = _mixing_term(c[1], c[2], r2, r3, r1, q2[n], q0[n], q1[n], -g32, 2.0 * scale * q3[n], abs(g32) < tiny)
         col = 0
         for k in range(3):
             v1, v2, v3 = vec[k, 0], vec[k, 1], vec[k, 2]
-            grad[col, n] = b11 * v1 * v1 + b22 * v2 * v2 + b33 * v3 * v3 + 2.0 * (
-                b12 * v1 * v2 + b13 * v1 * v3 + b23 * v2 * v3
+            grad[col, n] = (
+                b11 * v1 * v1 + b22 * v2 * v2 + b33 * v3 * v3 + 2.0 * (b12 * v1 * v2 + b13 * v1 * v3 + b23 * v2 * v3)
             )
             col += 1
         for k in range(2):
-            for l in range(k + 1, 3):
+            for m in range(k + 1, 3):
                 x1, x2, x3 = vec[k, 0], vec[k, 1], vec[k, 2]
-                y1, y2, y3 = vec[l, 0], vec[l, 1], vec[l, 2]
+                y1, y2, y3 = vec[m, 0], vec[m, 1], vec[m, 2]
                 grad[col, n] = 2.0 * (
                     b11 * x1 * y1
                     + b22 * x2 * y2
@@ -457,21 +452,13 @@ def survival_weighted_gradient(lam, u, matter_per_MeV, energy, baseline, share, 
                 col += 1
         # a u u^T changes with 2V: G = E u u^T, i.e. (W^T G W)_ij = E c_i c_j
         grad[6, n] = energy[n] * (
-            b11 * r1
-            + b22 * r2
-            + b33 * r3
-            + 2.0 * (b12 * c[0] * c[1] + b13 * c[0] * c[2] + b23 * c[1] * c[2])
+            b11 * r1 + b22 * r2 + b33 * r3 + 2.0 * (b12 * c[0] * c[1] + b13 * c[0] * c[2] + b23 * c[1] * c[2])
         )
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _divided_difference(zi, zj, kappa):  # type: ignore[no-untyped-def]
-    """f[z_i, z_j] of f = exp(-2 i kappa z): -2 i kappa exp(-i kappa (z_i + z_j)) sinc(kappa (z_i - z_j))."""
-    half = kappa * (zi - zj)
-    sinc = math.sin(half) / half if abs(half) > 1e-150 else 1.0
-    mid = kappa * (zi + zj)
-    size = 2.0 * kappa * sinc
-    return complex(-size * math.sin(mid), -size * math.cos(mid))
+def _cardinal_sine(x):  # type: ignore[no-untyped-def]
+    return math.sin(x) / x if abs(x) > 1e-150 else 1.0
 
 
 @njit(cache=True, error_model="numpy")
@@ -481,7 +468,6 @@ def probability_grid(lam, vectors, potential, matter_per_MeV, energy, baseline, 
     ``potential`` is V^dagger (diag(1, 0, 0) + epsilon) V: any Hermitian matrix, so vector NSI cost nothing extra.
     """
     delta = np.empty(3)
-    z = np.empty(3)
     t = np.empty((3, 3), dtype=np.complex128)
     s = np.empty((3, 3), dtype=np.complex128)
     half = np.empty((3, 3), dtype=np.complex128)
@@ -511,8 +497,8 @@ def probability_grid(lam, vectors, potential, matter_per_MeV, energy, baseline, 
             roots = _sorted_roots(lam, w2)
             for k in range(3):
                 delta[k] = _root_near(lam, w2, k, roots[k] - lam[k])
-        for k in range(3):
-            z[k] = lam[k] + delta[k]
+        g1 = (lam[1] - lam[0]) + (delta[1] - delta[0])
+        g2 = (lam[2] - lam[0]) + (delta[2] - delta[0])
         for i in range(3):
             for j in range(3):
                 t[i, j] = a * potential[i, j]
@@ -528,15 +514,19 @@ def probability_grid(lam, vectors, potential, matter_per_MeV, energy, baseline, 
                 second[i, j] = first[i, 0] * half[0, j] + first[i, 1] * half[1, j] + first[i, 2] * half[2, j]
         for m in range(baseline.size):
             kappa = _PHASE * baseline[m] / energy[n]
-            f0 = complex(math.cos(2.0 * kappa * z[0]), -math.sin(2.0 * kappa * z[0]))
-            f01 = _divided_difference(z[0], z[1], kappa)
-            f12 = _divided_difference(z[1], z[2], kappa)
-            span = z[0] - z[2]
-            f012 = (f01 - f12) / span if span != 0.0 else complex(0.0, 0.0)
+            # f of z - z1: a common phase drops out of every probability, and h1, h2 are the only rounded phases
+            h1 = kappa * g1
+            h2 = kappa * g2
+            e1 = complex(math.cos(h1), -math.sin(h1))
+            e2 = complex(math.cos(h2), -math.sin(h2))
+            slope = complex(0.0, -2.0 * kappa)
+            f01 = slope * e1 * _cardinal_sine(h1)
+            f12 = slope * (e1 * e2) * _cardinal_sine(h2 - h1)
+            f012 = (f12 - f01) / g2 if g2 != 0.0 else complex(0.0, 0.0)
             for i in range(3):
                 for j in range(3):
                     s[i, j] = f01 * first[i, j] + f012 * second[i, j]
-                s[i, i] += f0
+                s[i, i] += 1.0
             for i in range(3):
                 for j in range(3):
                     half[i, j] = vectors[i, 0] * s[0, j] + vectors[i, 1] * s[1, j] + vectors[i, 2] * s[2, j]

@@ -112,9 +112,7 @@ class OscillationParameters:
     def mixing_matrix(self) -> NDArray[np.complex128]:
         """Return U of shape (3, 3), rows e, mu, tau; PDG convention with the Majorana phases on the right."""
         s12, s13, s23 = (math.sqrt(v) for v in (self.sin2_theta12, self.sin2_theta13, self.sin2_theta23))
-        c12, c13, c23 = (
-            math.sqrt(1.0 - v) for v in (self.sin2_theta12, self.sin2_theta13, self.sin2_theta23)
-        )
+        c12, c13, c23 = (math.sqrt(1.0 - v) for v in (self.sin2_theta12, self.sin2_theta13, self.sin2_theta23))
         phase = complex(math.cos(self.delta_cp), math.sin(self.delta_cp))
         unmixed = np.array(
             [

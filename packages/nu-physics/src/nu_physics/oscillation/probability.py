@@ -215,9 +215,7 @@ def _angle_generators(parameters: OscillationParameters) -> dict[str, NDArray[np
     gen13 = np.array([[0, 0, 1 / phase], [0, 0, 0], [-phase, 0, 0]], dtype=np.complex128)
     gen23 = np.array([[0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=np.complex128)
     left13 = rot23 @ rot13
-    d_delta = np.array(
-        [[0, 0, -1j * s13 / phase], [0, 0, 0], [-1j * s13 * phase, 0, 0]], dtype=np.complex128
-    )
+    d_delta = np.array([[0, 0, -1j * s13 / phase], [0, 0, 0], [-1j * s13 * phase, 0, 0]], dtype=np.complex128)
     return {
         "sin2_theta12": left13 @ gen12 @ left13.conj().T,
         "sin2_theta13": rot23 @ gen13 @ rot23.conj().T,
@@ -227,7 +225,7 @@ def _angle_generators(parameters: OscillationParameters) -> dict[str, NDArray[np
 
 
 def _angle_slope(sin2: float, name: str) -> float:
-    """dtheta / d(sin^2 theta) = 1 / sin(2 theta)."""
+    """Dtheta / d(sin^2 theta) = 1 / sin(2 theta)."""
     product = sin2 * (1.0 - sin2)
     if product <= 0.0:
         raise InvalidInput(f"{name} = {sin2!r}: the derivative is not defined at 0 or 1; the allowed range is (0, 1)")
@@ -285,9 +283,7 @@ def mass_squared_derivatives(
                 d_masses[0 if normal else 2] = 1.0
             else:
                 d_masses = np.where(masses > 0, 0.5 * d_squared / safe, 0.0)
-            value = complete(
-                (mixing * d_squared) @ adjoint, (mixing * (d_masses * parity)) @ adjoint
-            )
+            value = complete((mixing * d_squared) @ adjoint, (mixing * (d_masses * parity)) @ adjoint)
             if name == "dm31_eV2" and active.scale == "atm":
                 value = value + from_shift(shift * (0.5 / parameters.dm31_eV2))
             out[name] = value
@@ -310,9 +306,7 @@ def _eta_unit(name: str) -> NDArray[np.complex128]:
     return unit
 
 
-def gradient_projection(
-    setup: Propagation, derivatives: dict[str, NDArray[np.complex128]]
-) -> NDArray[np.float64]:
+def gradient_projection(setup: Propagation, derivatives: dict[str, NDArray[np.complex128]]) -> NDArray[np.float64]:
     """Rows of (G_11, G_22, G_33, G_12, G_13, G_23) = Re(V^dagger dX V), one per parameter, shape (n, 6)."""
     rows = np.empty((len(derivatives), 6))
     for k, derivative in enumerate(derivatives.values()):

@@ -7,7 +7,7 @@ become U*, eta* and -V (Ge and Parke, PRL 122 (2019) 211801, arXiv:1812.08376; a
 
 The electron survival probability at one density depends on X = (M + dM)(M + dM)^dagger only through its splittings
 and the three |U_ei|^2 of its eigenvectors. So for *every* eta there is a standard parameter set with the same P_ee for
-all energies and baselines, matter included: :func:`effective_parameters`. And the effective theta12 passes 45 degrees at
+all energies and baselines, matter included: :func:`effective_parameters`. The effective theta12 passes 45 degrees at
 
     eta_ee = (m2 - m1) cos(2 theta12) / (S_m cos^2 theta13),          :func:`eta_resonance`.
 """
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from nu_physics.constants import DENSITY_eV_per_GeV2
 from nu_physics.errors import InvalidInput, check_range
-from nu_physics.oscillation.parameters import OscillationParameters, Ordering
+from nu_physics.oscillation.parameters import Ordering, OscillationParameters
 
 __all__ = [
     "EffectiveParameters",
@@ -50,7 +50,7 @@ class ScalarNSI:
         (part of the literature uses sqrt(2.55e-3) = 0.0505 eV).
     density_reference_g_cm3 : float, optional
         Density at which the oscillation parameters were measured, so that they already contain the scalar term there:
-        dM(rho) = S_m eta (rho - rho_s) / rho_s. None: the parameters are vacuum ones and eta belongs to the medium used.
+        dM(rho) = S_m eta (rho - rho_s) / rho_s. None: the parameters are those of the vacuum and eta is the medium's.
 
     Examples
     --------
@@ -98,7 +98,13 @@ class ScalarNSI:
             raise InvalidInput(f"eta is not Hermitian: |eta - eta^dagger| reaches {gap:.3g}, allowed 1e-12")
         d = matrix.diagonal().real
         return cls(
-            float(d[0]), float(d[1]), float(d[2]), complex(matrix[0, 1]), complex(matrix[0, 2]), complex(matrix[1, 2]), scale
+            float(d[0]),
+            float(d[1]),
+            float(d[2]),
+            complex(matrix[0, 1]),
+            complex(matrix[0, 2]),
+            complex(matrix[1, 2]),
+            scale,
         )
 
     def matrix(self) -> NDArray[np.complex128]:
@@ -141,9 +147,7 @@ class EffectiveParameters:
 
     def as_parameters(self) -> OscillationParameters:
         """Return them as :class:`OscillationParameters` (theta23, phases and masses do not enter P_ee)."""
-        return OscillationParameters(
-            self.sin2_theta12, self.sin2_theta13, 0.5, self.dm21_eV2, self.dm31_eV2, 0.0, 0.0
-        )
+        return OscillationParameters(self.sin2_theta12, self.sin2_theta13, 0.5, self.dm21_eV2, self.dm31_eV2, 0.0, 0.0)
 
 
 def effective_mass_squared(

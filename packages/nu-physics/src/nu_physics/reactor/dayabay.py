@@ -4,12 +4,12 @@ For each period p and each of 26 bins i of reconstructed energy
 
     F_pi  =  R_pi(theta13, dm32) N_pi,      R = predicted far / predicted near,
 
-with F and N the background-subtracted counts of EH3 and of EH1 + EH2. Flux, cross section and everything that the detectors
-share cancel in R. The residual F - R N has the variance of its counts and low-rank terms for what does not cancel:
-relative efficiency and energy scale of each detector, background rates, core powers, solar parameters.
+with F and N the background-subtracted counts of EH3 and of EH1 + EH2. Flux, cross section and everything that the
+detectors share cancel in R. The residual F - R N has the variance of its counts and low-rank terms for what does not
+cancel: relative efficiency and energy scale of each detector, background rates, core powers, solar parameters.
 
 Data: "Full Data Release of the Daya Bay Reactor Neutrino Experiment", DOI 10.5281/zenodo.17587229 (pip package
-``dayabay-data-official``, CC BY 4.0); method and published result: PRL 130 (2023) 161802, sin^2 2theta13 = 0.0851 +- 0.0024,
+``dayabay-data-official``, CC BY 4.0); published result: PRL 130 (2023) 161802, sin^2 2theta13 = 0.0851 +- 0.0024,
 dm32 = (2.466 +- 0.060)e-3 eV^2 (normal ordering).
 """
 
@@ -28,7 +28,7 @@ from scipy.special import ndtr
 
 from nu_physics.constants import DAY_s, ELECTRON_MASS_MeV
 from nu_physics.errors import MissingExtra
-from nu_physics.oscillation.parameters import OscillationParameters, Ordering
+from nu_physics.oscillation.parameters import Ordering, OscillationParameters
 from nu_physics.oscillation.probability import survival
 from nu_physics.reactor.flux import ISOTOPES, HuberMueller
 from nu_physics.reactor.ibd import THRESHOLD_MeV, positron_nodes
@@ -274,7 +274,9 @@ class DayaBay:
         )
 
     def _hall_counts(self, period: Period, names: tuple[str, ...]) -> Array:
-        return np.asarray(sum((period.counts[d] for d in names if d in period.detectors), np.zeros(self.edges_MeV.size - 1)))
+        return np.asarray(
+            sum((period.counts[d] for d in names if d in period.detectors), np.zeros(self.edges_MeV.size - 1))
+        )
 
     @property
     def candidates(self) -> int:
@@ -299,7 +301,13 @@ class DayaBay:
             power = np.ones(6)
             power[k] = 1.005
             rows.append((self.ratio(parameters, power=power) - base) * near)
-        for kind, grouped in (("lithium_helium", "hall"), ("fast_neutrons", "hall"), ("amc", "all"), ("alpha_neutron", "each"), ("accidentals", "each")):
+        for kind, grouped in (
+            ("lithium_helium", "hall"),
+            ("fast_neutrons", "hall"),
+            ("amc", "all"),
+            ("alpha_neutron", "each"),
+            ("accidentals", "each"),
+        ):
             groups = {"hall": ("AD1", "AD2", "AD3"), "all": ("AD",), "each": NEAR + FAR}[grouped]
             for prefix in groups:
 
@@ -329,9 +337,7 @@ class DayaBay:
 
         def parameters(x: Array) -> OscillationParameters:
             sin2 = 0.5 * (1.0 - math.sqrt(max(1.0 - 0.1 * float(x[0]), 0.0)))
-            return OscillationParameters(
-                0.307, sin2, 0.5, 7.53e-5, sign * 2.5e-3 * float(x[1]) + 7.53e-5
-            )
+            return OscillationParameters(0.307, sin2, 0.5, 7.53e-5, sign * 2.5e-3 * float(x[1]) + 7.53e-5)
 
         start = np.array([0.85, 1.0])
         base = self.ratio(parameters(start))

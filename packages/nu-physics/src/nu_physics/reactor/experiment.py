@@ -113,7 +113,7 @@ class Experiment:
     >>> experiment = juno(exposure_days=365.25)
     >>> spectrum = experiment.predict(OscillationParameters())
     >>> spectrum.signal.size, round(float(spectrum.signal.sum()) / 365.25, 1)
-    (340, 47.2)
+    (340, 47.5)
     """
 
     def __init__(
@@ -213,9 +213,7 @@ class Experiment:
     ) -> tuple[Array, Array]:
         """Events per energy cell with oscillation, and their derivatives, shapes (n,) and (len(names), n)."""
         density = self.site.density_g_cm3
-        setup = propagation(
-            parameters, snsi, density_g_cm3=density, electron_fraction=self.site.electron_fraction
-        )
+        setup = propagation(parameters, snsi, density_g_cm3=density, electron_fraction=self.site.electron_fraction)
         project = gradient_projection(setup, mass_squared_derivatives(parameters, snsi, names, density))
         value = np.empty(self.energy_MeV.size)
         slope = np.empty((7, self.energy_MeV.size))
@@ -234,9 +232,7 @@ class Experiment:
             gradient[names.index("density_g_cm3")] += self._matter * slope[6]
         return self.events * value, self.events * gradient
 
-    def rate_per_core(
-        self, parameters: OscillationParameters, snsi: ScalarNSI | None = None
-    ) -> dict[str, float]:
+    def rate_per_core(self, parameters: OscillationParameters, snsi: ScalarNSI | None = None) -> dict[str, float]:
         """Selected events per day from each core, at full power."""
         setup = propagation(
             parameters,

@@ -42,7 +42,9 @@ class Binning:
         wrong = np.flatnonzero(np.diff(edges) <= 0)
         if wrong.size:
             i = int(wrong[0])
-            raise InvalidInput(f"edges_MeV[{i + 1}] = {edges[i + 1]!r} does not exceed edges_MeV[{i}] = {edges[i]!r}; sort them")
+            raise InvalidInput(
+                f"edges_MeV[{i + 1}] = {edges[i + 1]!r} does not exceed edges_MeV[{i}] = {edges[i]!r}; sort them"
+            )
         object.__setattr__(self, "edges_MeV", edges)
 
     @classmethod
@@ -114,11 +116,11 @@ class Resolution:
         return np.sqrt(self.a**2 * visible_MeV + self.b**2 * visible_MeV**2 + self.c**2)
 
     def slope(self, visible_MeV: Array) -> Array:
-        """d sigma / d E_vis."""
+        """D sigma / d E_vis."""
         return (0.5 * self.a**2 + self.b**2 * visible_MeV) / self.sigma_MeV(visible_MeV)
 
     def parameter_slopes(self, visible_MeV: Array) -> tuple[Array, Array, Array]:
-        """d sigma / d (a, b, c)."""
+        """D sigma / d (a, b, c)."""
         sigma = self.sigma_MeV(visible_MeV)
         return self.a * visible_MeV / sigma, self.b * visible_MeV**2 / sigma, self.c / sigma
 
@@ -178,7 +180,7 @@ class NonLinearity:
         return np.asarray((p0 + p3 * deposit_MeV) / (1.0 + p1 * np.exp(-p2 * deposit_MeV)))
 
     def variations(self, deposit_MeV: Array) -> list[Array]:
-        """d E_vis / d pull in MeV, one array for each of ``names``."""
+        """D E_vis / d pull in MeV, one array for each of ``names``."""
         out = []
         for row in self.pulls:
             shape = PchipInterpolator(np.asarray(self.pull_energy_MeV), np.asarray(row))
@@ -289,7 +291,7 @@ class Response:
         return out
 
     def derivative_band(self, name: str) -> Array:
-        """d band / d pull, per standard deviation."""
+        """D band / d pull, per standard deviation."""
         return np.asarray(self._derivatives[self.names.index(name)])
 
     def derivative(self, name: str, source: Array) -> Array:

@@ -112,14 +112,10 @@ def mass_ordering(
     )
     # what the data show, in the other octant's language: |dm_ee| is kept by with_ordering
     results = {
-        ordering: fit.best(
-            start, fit_snsi, free=free, orderings=(ordering,), theta12_domain=theta12_domain
-        )
+        ordering: fit.best(start, fit_snsi, free=free, orderings=(ordering,), theta12_domain=theta12_domain)
         for ordering in ("normal", "inverted")
     }
-    return OrderingResult(
-        results["normal"], results["inverted"], truth.ordering if data is None else None
-    )
+    return OrderingResult(results["normal"], results["inverted"], truth.ordering if data is None else None)
 
 
 @dataclass(frozen=True)
@@ -263,7 +259,7 @@ class _EtaCurve:
 
 @dataclass(frozen=True)
 class BoundResult:
-    """Interval of one eta at a number of standard deviations; None: the curve never reaches it within the search range."""
+    """Interval of one eta at a number of standard deviations; None: not reached within the search range."""
 
     name: str
     low: float | None
@@ -328,8 +324,8 @@ class ToyResult:
 
     @property
     def width(self) -> float:
-        """Standard deviation of T; 2 sqrt(|T0|) in the Gaussian approximation."""
-        return float(self.statistic.std(ddof=1))
+        """Standard deviation of T, 2 sqrt(|T0|) in the Gaussian approximation; 0 for a single toy."""
+        return float(self.statistic.std(ddof=1)) if self.statistic.size > 1 else 0.0
 
 
 def toys(
@@ -372,7 +368,12 @@ def toys(
         else:
             counts = generator.poisson(expected)
         fit = Fit(
-            experiment, counts.astype(np.float64), truth, snsi, statistic=statistic, priors={"sin2_theta13": THETA13_PRIOR}
+            experiment,
+            counts.astype(np.float64),
+            truth,
+            snsi,
+            statistic=statistic,
+            priors={"sin2_theta13": THETA13_PRIOR},
         )
         low: dict[str, float] = {}
         for ordering, best in (("normal", base.normal), ("inverted", base.inverted)):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nu_physics.errors import InvalidInput, check_choice, check_range
-from nu_physics.oscillation.parameters import OscillationParameters, Ordering
+from nu_physics.oscillation.parameters import Ordering, OscillationParameters
 from nu_physics.oscillation.probability import SURVIVAL_PARAMETERS
 from nu_physics.oscillation.scalar_nsi import ScalarNSI, effective_parameters
 from nu_physics.reactor.experiment import Experiment
@@ -62,8 +62,9 @@ class Prior:
 class FitResult:
     """One minimum, and what it was a minimum of.
 
-    ``regime`` says how the oscillation parameters were treated: ``"fixed"`` (none free), ``"prior"`` (free with external
-    knowledge) or ``"free"``. Vacuum and effective ordering are the signs of dm31 before and after the scalar term.
+    ``regime`` says how the oscillation parameters were treated: ``"fixed"`` (none free), ``"prior"`` (free with
+    external knowledge) or ``"free"``. Vacuum and effective ordering are the signs of dm31 before and after the scalar
+    term.
     """
 
     chi2: float
@@ -406,8 +407,8 @@ class Fit:
     ) -> FitResult:
         """Return the lowest minimum over the named orderings, the octants of the domain and the phase wraps.
 
-        Every start (2 wraps + 1 values of dm31 within +-span, in each octant and for each sign) is evaluated; the ``keep``
-        lowest of each octant and sign are minimised.
+        Every start (2 wraps + 1 values of dm31 within +-span, in each octant and for each sign) is evaluated; the
+        ``keep`` lowest of each octant and sign are minimised.
         """
         candidates: list[FitResult] = []
         for ordering in orderings:

@@ -64,8 +64,10 @@ class Gaussian:
     Examples
     --------
     >>> data = np.array([100.0, 120.0])
-    >>> Gaussian(data, data, np.array([[10.0, 12.0]])).chi2(1.1 * data) < Gaussian(data, data, np.empty((0, 2))).chi2(1.1 * data)
-    True
+    >>> plain = Gaussian(data, data, np.empty((0, 2)))
+    >>> with_scale = Gaussian(data, data, np.array([[10.0, 12.0]]))
+    >>> round(plain.chi2(1.1 * data), 2), round(with_scale.chi2(1.1 * data), 2)
+    (2.2, 0.69)
     """
 
     def __init__(self, data: Array, variance: Array, templates: Array) -> None:
@@ -103,9 +105,7 @@ class Gaussian:
 
     def systematics(self, expected: Array) -> Array:
         """Return the profiled pulls."""
-        return np.asarray(
-            cho_solve(self._cholesky, self.templates @ (self._inverse * (self.data - expected)))
-        )
+        return np.asarray(cho_solve(self._cholesky, self.templates @ (self._inverse * (self.data - expected))))
 
 
 class CombinedNeymanPearson(Gaussian):
@@ -207,9 +207,7 @@ class Poisson:
         return np.asarray(self._pulls)
 
 
-def likelihood(
-    statistic: str, data: Array, expected: Array, shape_variance: Array, templates: Array
-) -> Likelihood:
+def likelihood(statistic: str, data: Array, expected: Array, shape_variance: Array, templates: Array) -> Likelihood:
     """Build the named statistic; ``expected`` fixes the Gaussian's variance and the Poisson's relative shape size."""
     check_choice("statistic", statistic, STATISTICS)
     if statistic == "gaussian":

@@ -1,9 +1,9 @@
 """Grids of fits on one core, many processes or Ray: chunked, resumable, and the same numbers for any worker count.
 
-A job is plain data (it travels to workers and into the file's header as JSON); a chunk is a run of grid points in row-major order.
-Every chunk is written under a temporary name and renamed, so that an interrupted scan continues where it stopped; a
-finished scan is one Parquet or npz table. Points are fitted from the truth and from their left neighbour inside the same
-chunk only: what a point finds does not depend on who computed the rest.
+A job is plain data (it travels to workers and into the file's header as JSON); a chunk is a run of grid points in
+row-major order. Every chunk is written under a temporary name and renamed, so that an interrupted scan continues where
+it stopped; a finished scan is one Parquet or npz table. Points are fitted from the truth and from their left neighbour
+inside the same chunk only: what a point finds does not depend on who computed the rest.
 """
 
 from __future__ import annotations
@@ -201,9 +201,7 @@ def _prepared(text: str) -> tuple[Fit, OscillationParameters, ScalarNSI | None]:
     priors = {}
     if job.regime == "prior":
         priors = {name: Prior(float(getattr(truth, name)), width) for name, width in GLOBAL_FIT_WIDTHS.items()}
-    fit = Fit(
-        experiment, experiment.expected(truth, nature), truth, nature, statistic=job.statistic, priors=priors
-    )
+    fit = Fit(experiment, experiment.expected(truth, nature), truth, nature, statistic=job.statistic, priors=priors)
     return fit, truth, assumed
 
 
@@ -217,9 +215,7 @@ def _chunk(text: str, number: int) -> Array:
     neighbour: OscillationParameters | None = None
     for i in range(len(rows)):
         index = np.unravel_index(first + i, job.shape)
-        values = {
-            name: float(axis[k]) for name, axis, k in zip(job.grid, axes, index, strict=True)
-        }
+        values = {name: float(axis[k]) for name, axis, k in zip(job.grid, axes, index, strict=True)}
         results = []
         for base in (neighbour, truth):
             if base is None:
@@ -251,9 +247,7 @@ def _compute(job: ScanJob, todo: list[int], executor: str, workers: int) -> Iter
         return
     if executor == "processes":
         context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_single_thread
-        ) as pool:
+        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_single_thread) as pool:
             waiting = {pool.submit(_chunk, text, number): number for number in todo}
             for future in concurrent.futures.as_completed(waiting):
                 yield waiting[future], future.result()
