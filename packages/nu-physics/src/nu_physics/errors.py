@@ -59,8 +59,9 @@ def check_energies(name: str, values: object, *, positive: bool = True) -> NDArr
         raise InvalidInput(f"{name}: numbers are needed, got {values!r}") from None
     if array.size == 0:
         raise InvalidInput(f"{name} is empty; give at least one value")
-    bad = ~np.isfinite(array) | ((array <= 0) if positive else (array < 0))
-    if bad.any():
+    least, most = array.min(), array.max()  # a NaN makes both comparisons false
+    if not ((least > 0 if positive else least >= 0) and most < math.inf):
+        bad = ~np.isfinite(array) | ((array <= 0) if positive else (array < 0))
         flat = int(np.flatnonzero(bad.ravel())[0])
         low = "(0, inf)" if positive else "[0, inf)"
         raise InvalidInput(

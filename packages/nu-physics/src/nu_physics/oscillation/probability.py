@@ -141,7 +141,6 @@ def survival(
     kernels.survival_grid(
         setup.levels_eV2, setup.electron, setup.matter_eV2_per_MeV, energy.ravel(), baseline.ravel(), out
     )
-    np.clip(out, 0.0, 1.0, out=out)
     return out.reshape(baseline.shape + energy.shape)
 
 
