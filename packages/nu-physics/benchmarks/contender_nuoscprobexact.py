@@ -22,9 +22,11 @@ def build(workload):
     lengths = np.full(energy.size, length)
 
     def all_channels(result):
-        return np.moveaxis(np.asarray(result).reshape(9, -1), 0, -1).reshape(-1, 3, 3) if np.asarray(
-            result
-        ).shape[0] == 9 else np.asarray(result).reshape(-1, 3, 3)
+        return (
+            np.moveaxis(np.asarray(result).reshape(9, -1), 0, -1).reshape(-1, 3, 3)
+            if np.asarray(result).shape[0] == 9
+            else np.asarray(result).reshape(-1, 3, 3)
+        )
 
     def survival(result):
         return all_channels(result)[:, 0, 0]

@@ -296,3 +296,27 @@ def test_coupling_converter_reproduces_the_shift() -> None:
 def test_bad_input_names_field_value_and_remedy(call, message) -> None:
     with pytest.raises(InvalidInput, match=message):
         call()
+
+
+def test_weak_and_general_paths_meet() -> None:
+    """A block is solved by perturbation theory and Newton below a twentieth of the smallest gap, and by Cardano above."""
+    parameters = OscillationParameters()
+    snsi = ScalarNSI(ee=0.01, em=0.01j)
+    edge = np.linspace(1.0, 60.0, 400)  # the switch is near 20 MeV at 2.45 g/cm3
+    one_by_one = np.array([survival(e, 52.5, parameters, snsi, density_g_cm3=2.45) for e in edge])
+    together = survival(edge, 52.5, parameters, snsi, density_g_cm3=2.45)  # the strongest energy decides for all
+    assert np.abs(one_by_one - together).max() < 1e-13
+    nine = probability(edge, 52.5, parameters, snsi, density_g_cm3=2.45)
+    each = np.array([probability(e, 52.5, parameters, snsi, density_g_cm3=2.45) for e in edge])
+    assert np.abs(nine - each).max() < 1e-13
+    assert np.abs(nine[:, 0, 0] - together).max() < 1e-13
+
+
+def test_blocks_do_not_show() -> None:
+    energy = np.linspace(1.8, 12.0, 1537)  # three blocks and one more point
+    parameters = OscillationParameters()
+    whole = survival(energy, [1.0, 52.5], parameters, density_g_cm3=2.45)
+    parts = np.hstack(
+        [survival(energy[k : k + 100], [1.0, 52.5], parameters, density_g_cm3=2.45) for k in range(0, 1537, 100)]
+    )
+    assert np.abs(whole - parts).max() < 1e-15

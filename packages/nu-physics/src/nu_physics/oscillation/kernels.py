@@ -535,85 +535,170 @@ def survival_weighted_gradient(lam, u, matter_per_MeV, energy, baseline, share, 
         )
 
 
-@njit(cache=True, error_model="numpy", inline="always")
-def _cardinal_sine(x):  # type: ignore[no-untyped-def]
-    return math.sin(x) / x if abs(x) > 1e-150 else 1.0
+@njit(cache=True, error_model="numpy")
+def _block_levels(lam, potential, matter_per_MeV, energy, lowest, gap21, gap31):  # type: ignore[no-untyped-def]
+    """Lowest level and two gaps of diag(lam) + a potential, for any Hermitian potential."""
+    q1 = potential[0, 0].real
+    q2 = potential[1, 1].real
+    q3 = potential[2, 2].real
+    p12 = potential[0, 1]
+    p13 = potential[0, 2]
+    p23 = potential[1, 2]
+    m12 = p12.real**2 + p12.imag**2
+    m13 = p13.real**2 + p13.imag**2
+    m23 = p23.real**2 + p23.imag**2
+    twist = 2.0 * (p12 * p23 * p13.conjugate()).real
+    g21 = lam[1] - lam[0]
+    g31 = lam[2] - lam[0]
+    g32 = lam[2] - lam[1]
+    size = math.sqrt(q1 * q1 + q2 * q2 + q3 * q3 + 2.0 * (m12 + m13 + m23))
+    strongest = 0.0
+    for n in range(energy.size):
+        strongest = max(strongest, energy[n])
+    if abs(matter_per_MeV) * strongest * size < 0.05 * min(g21, g32):
+        c1 = m12 / g21 + m13 / g31
+        c2 = m12 / g21 - m23 / g32
+        trace = q1 + q2 + q3
+        for n in range(energy.size):
+            a = matter_per_MeV * energy[n]
+            aa = a * a
+            s12 = aa * m12
+            s13 = aa * m13
+            s23 = aa * m23
+            t = aa * a * twist
+            d1 = a * q1
+            d2 = a * q2
+            d3 = a * q3
+            x = d1 - aa * c1
+            for _ in range(2):
+                e1 = x - d1
+                e2 = x - g21 - d2
+                e3 = x - g31 - d3
+                slope = e1 * e2 + e1 * e3 + e2 * e3 - s12 - s13 - s23
+                x -= (e1 * e2 * e3 - s12 * e3 - s13 * e2 - s23 * e1 - t) / slope
+            y = d2 + aa * c2
+            for _ in range(2):
+                e1 = y + g21 - d1
+                e2 = y - d2
+                e3 = y - g32 - d3
+                slope = e1 * e2 + e1 * e3 + e2 * e3 - s12 - s13 - s23
+                y -= (e1 * e2 * e3 - s12 * e3 - s13 * e2 - s23 * e1 - t) / slope
+            lowest[n] = lam[0] + x
+            gap21[n] = g21 + (y - x)
+            gap31[n] = g31 + (a * trace - y - 2.0 * x)
+        return
+    for n in range(energy.size):
+        a = matter_per_MeV * energy[n]
+        aa = a * a
+        w2 = (a * q1, a * q2, a * q3, aa * m12, aa * m13, aa * m23, aa * a * twist)
+        if a == 0.0:
+            x, y, z = 0.0, 0.0, 0.0
+        else:
+            r1, r2, r3 = _sorted_roots(lam, w2)
+            x = _root_near(lam, w2, 0, r1 - lam[0])
+            y = _root_near(lam, w2, 1, r2 - lam[1])
+            z = _root_near(lam, w2, 2, r3 - lam[2])
+        lowest[n] = lam[0] + x
+        gap21[n] = g21 + (y - x)
+        gap31[n] = g31 + (z - x)
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract"})
+def _amplitudes_block(h, hh, matter_per_MeV, energy, length, lowest, gap21, gap31, planes):  # type: ignore[no-untyped-def]
+    """|S|^2 with S = 1 + f[z1, z2] (H - z1) + f[z1, z2, z3] (H - z1)(H - z2), one plane per channel.
+
+    H = X + a P and H^2 = X^2 + a (X P + P X) + a^2 P^2 come as real numbers: rows of ``h`` and ``hh`` are the powers of a,
+    columns (11, 22, 33, Re 12, Im 12, Re 13, Im 13, Re 23, Im 23). With z measured from z1,
+    exp(-i x) sin(x) = sin x cos x - i sin^2 x gives both divided differences without a complex exponential.
+    """
+    for n in range(energy.size):
+        a = matter_per_MeV * energy[n]
+        kappa = _PHASE * length / energy[n]
+        g1 = gap21[n]
+        g2 = gap31[n]
+        x = kappa * g1
+        y = kappa * g2
+        sx, px = _sine_squared_and_product(x)
+        sy, py = _sine_squared_and_product(y)
+        # a vanishing gap multiplies a vanishing matrix: any finite quotient will do
+        inverse = 2.0 * kappa / (x + 1e-300)
+        f1r = -sx * inverse
+        f1i = -px * inverse
+        inverse = 2.0 * kappa / (y - x + 1e-300)
+        spread = 1.0 / (g2 + 1e-300)
+        f2r = ((sx - sy) * inverse - f1r) * spread
+        f2i = ((px - py) * inverse - f1i) * spread
+        z1 = lowest[n]
+        both = z1 + (z1 + g1)
+        product = z1 * (z1 + g1)
+        h0 = h[0, 0] + a * h[1, 0]
+        h1 = h[0, 1] + a * h[1, 1]
+        h2 = h[0, 2] + a * h[1, 2]
+        u = h[0, 3] + a * h[1, 3]
+        v = h[0, 4] + a * h[1, 4]
+        k0 = hh[0, 0] + a * (hh[1, 0] + a * hh[2, 0]) - both * h0 + product
+        k1 = hh[0, 1] + a * (hh[1, 1] + a * hh[2, 1]) - both * h1 + product
+        k2 = hh[0, 2] + a * (hh[1, 2] + a * hh[2, 2]) - both * h2 + product
+        h0 -= z1
+        h1 -= z1
+        h2 -= z1
+        re = 1.0 + f1r * h0 + f2r * k0
+        im = f1i * h0 + f2i * k0
+        planes[0, n] = re * re + im * im
+        re = 1.0 + f1r * h1 + f2r * k1
+        im = f1i * h1 + f2i * k1
+        planes[4, n] = re * re + im * im
+        re = 1.0 + f1r * h2 + f2r * k2
+        im = f1i * h2 + f2i * k2
+        planes[8, n] = re * re + im * im
+        # off-diagonal: H_ij = u + i v, K_ij = s + i t; S_ij = f1 H_ij + f2 K_ij, S_ji = f1 H_ij* + f2 K_ij*
+        s = hh[0, 3] + a * (hh[1, 3] + a * hh[2, 3]) - both * u
+        t = hh[0, 4] + a * (hh[1, 4] + a * hh[2, 4]) - both * v
+        ar = f1r * u + f2r * s
+        ai = f1i * u + f2i * s
+        br = f1i * v + f2i * t
+        bi = f1r * v + f2r * t
+        planes[3, n] = (ar - br) ** 2 + (ai + bi) ** 2
+        planes[1, n] = (ar + br) ** 2 + (ai - bi) ** 2
+        u = h[0, 5] + a * h[1, 5]
+        v = h[0, 6] + a * h[1, 6]
+        s = hh[0, 5] + a * (hh[1, 5] + a * hh[2, 5]) - both * u
+        t = hh[0, 6] + a * (hh[1, 6] + a * hh[2, 6]) - both * v
+        ar = f1r * u + f2r * s
+        ai = f1i * u + f2i * s
+        br = f1i * v + f2i * t
+        bi = f1r * v + f2r * t
+        planes[6, n] = (ar - br) ** 2 + (ai + bi) ** 2
+        planes[2, n] = (ar + br) ** 2 + (ai - bi) ** 2
+        u = h[0, 7] + a * h[1, 7]
+        v = h[0, 8] + a * h[1, 8]
+        s = hh[0, 7] + a * (hh[1, 7] + a * hh[2, 7]) - both * u
+        t = hh[0, 8] + a * (hh[1, 8] + a * hh[2, 8]) - both * v
+        ar = f1r * u + f2r * s
+        ai = f1i * u + f2i * s
+        br = f1i * v + f2i * t
+        bi = f1r * v + f2r * t
+        planes[7, n] = (ar - br) ** 2 + (ai + bi) ** 2
+        planes[5, n] = (ar + br) ** 2 + (ai - bi) ** 2
 
 
 @njit(cache=True, error_model="numpy")
-def probability_grid(lam, vectors, potential, matter_per_MeV, energy, baseline, out):  # type: ignore[no-untyped-def]
-    """P(alpha -> beta) of shape (baseline, energy, 3, 3) for 2 E H = V (diag(lam) + a potential) V^dagger.
+def probability_grid(lam, potential, h, hh, matter_per_MeV, energy, baseline, out):  # type: ignore[no-untyped-def]
+    """P(alpha -> beta) of shape (baseline, energy, 9) for 2 E H = V (diag(lam) + a potential) V^dagger.
 
     ``potential`` is V^dagger (diag(1, 0, 0) + epsilon) V: any Hermitian matrix, so vector NSI cost nothing extra.
+    ``h`` and ``hh`` hold the same matrix and its square in the flavour basis, see _amplitudes_block.
     """
-    delta = np.empty(3)
-    t = np.empty((3, 3), dtype=np.complex128)
-    s = np.empty((3, 3), dtype=np.complex128)
-    half = np.empty((3, 3), dtype=np.complex128)
-    first = np.empty((3, 3), dtype=np.complex128)
-    second = np.empty((3, 3), dtype=np.complex128)
-    for n in range(energy.size):
-        a = matter_per_MeV * energy[n]
-        d1 = a * potential[0, 0].real
-        d2 = a * potential[1, 1].real
-        d3 = a * potential[2, 2].real
-        aa = a * a
-        p12 = potential[0, 1]
-        p13 = potential[0, 2]
-        p23 = potential[1, 2]
-        w2 = (
-            d1,
-            d2,
-            d3,
-            aa * (p12.real**2 + p12.imag**2),
-            aa * (p13.real**2 + p13.imag**2),
-            aa * (p23.real**2 + p23.imag**2),
-            2.0 * aa * a * (p12 * p23 * p13.conjugate()).real,
-        )
-        if a == 0.0:
-            delta[:] = 0.0
-        else:
-            roots = _sorted_roots(lam, w2)
-            for k in range(3):
-                delta[k] = _root_near(lam, w2, k, roots[k] - lam[k])
-        g1 = (lam[1] - lam[0]) + (delta[1] - delta[0])
-        g2 = (lam[2] - lam[0]) + (delta[2] - delta[0])
-        for i in range(3):
-            for j in range(3):
-                t[i, j] = a * potential[i, j]
-        # first = T - z1, second = (T - z1)(T - z2), from the distances and not from the levels
-        for i in range(3):
-            for j in range(3):
-                first[i, j] = t[i, j]
-                half[i, j] = t[i, j]
-            first[i, i] += (lam[i] - lam[0]) - delta[0]
-            half[i, i] += (lam[i] - lam[1]) - delta[1]
-        for i in range(3):
-            for j in range(3):
-                second[i, j] = first[i, 0] * half[0, j] + first[i, 1] * half[1, j] + first[i, 2] * half[2, j]
+    lowest = np.empty(_BLOCK)
+    gap21 = np.empty(_BLOCK)
+    gap31 = np.empty(_BLOCK)
+    planes = np.empty((9, _BLOCK))
+    for first in range(0, energy.size, _BLOCK):
+        last = min(first + _BLOCK, energy.size)
+        part = energy[first:last]
+        _block_levels(lam, potential, matter_per_MeV, part, lowest, gap21, gap31)
         for m in range(baseline.size):
-            kappa = _PHASE * baseline[m] / energy[n]
-            # f of z - z1: a common phase drops out of every probability, and h1, h2 are the only rounded phases
-            h1 = kappa * g1
-            h2 = kappa * g2
-            e1 = complex(math.cos(h1), -math.sin(h1))
-            e2 = complex(math.cos(h2), -math.sin(h2))
-            slope = complex(0.0, -2.0 * kappa)
-            f01 = slope * e1 * _cardinal_sine(h1)
-            f12 = slope * (e1 * e2) * _cardinal_sine(h2 - h1)
-            f012 = (f12 - f01) / g2 if g2 != 0.0 else complex(0.0, 0.0)
-            for i in range(3):
-                for j in range(3):
-                    s[i, j] = f01 * first[i, j] + f012 * second[i, j]
-                s[i, i] += 1.0
-            for i in range(3):
-                for j in range(3):
-                    half[i, j] = vectors[i, 0] * s[0, j] + vectors[i, 1] * s[1, j] + vectors[i, 2] * s[2, j]
-            for i in range(3):
-                for j in range(3):
-                    amplitude = (
-                        half[i, 0] * vectors[j, 0].conjugate()
-                        + half[i, 1] * vectors[j, 1].conjugate()
-                        + half[i, 2] * vectors[j, 2].conjugate()
-                    )
-                    out[m, n, j, i] = amplitude.real**2 + amplitude.imag**2
+            _amplitudes_block(h, hh, matter_per_MeV, part, baseline[m], lowest, gap21, gap31, planes)
+            for n in range(part.size):
+                for c in range(9):
+                    out[m, first + n, c] = min(max(planes[c, n], 0.0), 1.0)

@@ -185,18 +185,36 @@ def probability(
         flavour = flavour.conj()
     potential = vectors.conj().T @ flavour @ vectors
     potential = 0.5 * (potential + potential.conj().T)
-    out = np.empty((baseline.size, energy.size, 3, 3))
+    x = (vectors * setup.levels_eV2) @ vectors.conj().T
+    mixed = x @ flavour
+    first = np.array([_hermitian_numbers(x), _hermitian_numbers(flavour)])
+    second = np.array(
+        [
+            _hermitian_numbers((vectors * setup.levels_eV2**2) @ vectors.conj().T),
+            _hermitian_numbers(mixed + mixed.conj().T),
+            _hermitian_numbers(flavour @ flavour),
+        ]
+    )
+    out = np.empty((baseline.size, energy.size, 9))
     kernels.probability_grid(
         setup.levels_eV2,
-        np.ascontiguousarray(vectors),
         np.ascontiguousarray(potential),
+        first,
+        second,
         setup.matter_eV2_per_MeV,
         energy.ravel(),
         baseline.ravel(),
         out,
     )
-    np.clip(out, 0.0, 1.0, out=out)
     return out.reshape((*baseline.shape, *energy.shape, 3, 3))
+
+
+def _hermitian_numbers(matrix: NDArray[np.complex128]) -> list[float]:
+    """The nine real numbers of a Hermitian matrix, in the order of the kernel."""
+    m = matrix
+    diagonal = [float(m[k, k].real) for k in range(3)]
+    pairs = ((0, 1), (0, 2), (1, 2))
+    return diagonal + [float(part) for i, j in pairs for part in (m[i, j].real, m[i, j].imag)]
 
 
 def _angle_generators(parameters: OscillationParameters) -> dict[str, NDArray[np.complex128]]:
