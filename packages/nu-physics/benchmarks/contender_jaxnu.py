@@ -10,11 +10,11 @@ os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_paralleli
 import jax
 
 jax.config.update("jax_enable_x64", True)
-import jax.numpy as jnp
-import numpy as np
-from jaxnu.oscillator import probability_constant
-from jaxnu.params import OscParams
-from protocol import serve
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from jaxnu.oscillator import probability_constant  # noqa: E402
+from jaxnu.params import OscParams  # noqa: E402
+from protocol import serve  # noqa: E402
 
 
 def build(workload):

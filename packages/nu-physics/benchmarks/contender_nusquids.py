@@ -4,8 +4,8 @@
 # ///
 """nuSQuIDS, multi-energy mode without interactions, tolerance 1e-8; the ODE has no shortcut for constant density."""
 
-import nuSQuIDS as nsq
 import numpy as np
+import nuSQuIDS as nsq  # noqa: N813
 from protocol import serve
 
 

@@ -65,9 +65,7 @@ def main() -> None:
     args = parser.parse_args()
     core = max(os.sched_getaffinity(0))
     work = workload(core)
-    environment = os.environ | {
-        name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-    }
+    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     environment.pop("VIRTUAL_ENV", None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "workload.json")
@@ -124,7 +122,7 @@ def main() -> None:
         bar = "" if row["bar"] is None else f"{row['bar']}x"
         print(
             f"{row['case']:<15} {row['contender']:<15} {row['ns_per_point']:>10.1f} {faster:>12} {bar:>6}  "
-            f"{row.get('largest_difference', float('nan')):.1e}"
+            + (f"{row['largest_difference']:.1e}" if "largest_difference" in row else "")
         )
     for name, error in failed.items():
         print(f"{name}: did not run: {error}")

@@ -1,7 +1,7 @@
 """What every contender of probability.py speaks: one workload in, accuracy data and CPU seconds out.
 
-The runner starts each script in its own environment, waits for "ready", and then writes one line per round; the script
-answers each with the CPU seconds of one call. So the rounds of all contenders interleave. Standard library and numpy only.
+The runner starts each script in its own environment, waits for "ready", and then writes one line per round; the
+script answers each with the CPU seconds of one call. So the rounds of all contenders interleave.
 """
 
 import json
@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-# Standard three-flavour parameters, and a scalar term of eta_ee for those who have one. Everyone else gets the effective
-# parameters, which the runner takes from nu_physics.effective_parameters: the same physics, handed over for free.
+# Standard three-flavour parameters, and a scalar term of eta_ee for those who have one. Everyone else gets the
+# effective parameters, which the runner takes from nu_physics.effective_parameters: the same physics, handed over for free.
 Contender = Callable[[dict], dict[str, tuple[Callable[[], object], Callable[[object], np.ndarray], int]]]
 
 

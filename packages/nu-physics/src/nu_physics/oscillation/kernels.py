@@ -11,7 +11,7 @@ that z_i - lambda_k = delta_i + (lambda_i - lambda_k) keeps its digits however c
 divided by a difference of eigenvalues. Every scalar NSI is in (lambda, u): it costs nothing per energy.
 
 The 3 x 3 amplitude uses Newton's divided differences of exp(-i phi z), which need no eigenvectors and no special case
-at degenerate levels: S = f[z1] + f[z1,z2](T - z1) + f[z1,z2,z3](T - z1)(T - z2).
+at degenerate levels: S = f[z1] + f[z1,z3](T - z1) + f[z1,z2,z3](T - z1)(T - z3).
 
 Energies in MeV, baselines in km, splittings in eV^2. Reference: rank-one updates, Golub, SIAM Rev. 15 (1973) 318;
 divided differences of the exponential, Higham, Functions of Matrices, section 1.2.
@@ -536,8 +536,8 @@ def survival_weighted_gradient(lam, u, matter_per_MeV, energy, baseline, share, 
 
 
 @njit(cache=True, error_model="numpy")
-def _block_levels(lam, potential, matter_per_MeV, energy, lowest, gap21, gap31):  # type: ignore[no-untyped-def]
-    """Lowest level and two gaps of diag(lam) + a potential, for any Hermitian potential."""
+def _block_levels(lam, potential, matter_per_MeV, energy, lowest, widening, gap21, gap31):  # type: ignore[no-untyped-def]
+    """Shift of the lowest level, growth of the widest gap, and two gaps of diag(lam) + a potential."""
     q1 = potential[0, 0].real
     q2 = potential[1, 1].real
     q3 = potential[2, 2].real
@@ -583,7 +583,8 @@ def _block_levels(lam, potential, matter_per_MeV, energy, lowest, gap21, gap31):
                 e3 = y - g32 - d3
                 slope = e1 * e2 + e1 * e3 + e2 * e3 - s12 - s13 - s23
                 y -= (e1 * e2 * e3 - s12 * e3 - s13 * e2 - s23 * e1 - t) / slope
-            lowest[n] = lam[0] + x
+            lowest[n] = x
+            widening[n] = a * trace - y - 2.0 * x
             gap21[n] = g21 + (y - x)
             gap31[n] = g31 + (a * trace - y - 2.0 * x)
         return
@@ -598,18 +599,20 @@ def _block_levels(lam, potential, matter_per_MeV, energy, lowest, gap21, gap31):
             x = _root_near(lam, w2, 0, r1 - lam[0])
             y = _root_near(lam, w2, 1, r2 - lam[1])
             z = _root_near(lam, w2, 2, r3 - lam[2])
-        lowest[n] = lam[0] + x
+        lowest[n] = x
+        widening[n] = z - x
         gap21[n] = g21 + (y - x)
         gap31[n] = g31 + (z - x)
 
 
 @njit(cache=True, error_model="numpy", fastmath={"contract"})
-def _amplitudes_block(h, hh, matter_per_MeV, energy, length, lowest, gap21, gap31, planes):  # type: ignore[no-untyped-def]
-    """|S|^2 with S = 1 + f[z1, z2] (H - z1) + f[z1, z2, z3] (H - z1)(H - z2), one plane per channel.
+def _amplitudes_block(h, hh, span, matter_per_MeV, energy, length, lowest, widening, gap21, gap31, planes):  # type: ignore[no-untyped-def]
+    """|S|^2 with S = 1 + f[z1, z3] (H - z1) + f[z1, z2, z3] (H - z1)(H - z3), one plane per channel.
 
-    H = X + a P and H^2 = X^2 + a (X P + P X) + a^2 P^2 come as real numbers: rows of ``h`` and ``hh`` are the powers of a,
-    columns (11, 22, 33, Re 12, Im 12, Re 13, Im 13, Re 23, Im 23). With z measured from z1,
-    exp(-i x) sin(x) = sin x cos x - i sin^2 x gives both divided differences without a complex exponential.
+    ``h`` holds A = X - lambda1 and P, ``hh`` the powers of a in (A + a P)(A + a P - lambda31): the nine real numbers
+    (11, 22, 33, Re 12, Im 12, Re 13, Im 13, Re 23, Im 23) each. The leading term is A (A - lambda31) = -lambda21
+    lambda32 v2 v2^dagger, as small as it has to be, so that the large divided difference multiplies no rounding error.
+    With z measured from z1, exp(-i x) sin(x) = sin x cos x - i sin^2 x gives the divided differences.
     """
     for n in range(energy.size):
         a = matter_per_MeV * energy[n]
@@ -620,17 +623,20 @@ def _amplitudes_block(h, hh, matter_per_MeV, energy, length, lowest, gap21, gap3
         y = kappa * g2
         sx, px = _sine_squared_and_product(x)
         sy, py = _sine_squared_and_product(y)
-        # a vanishing gap multiplies a vanishing matrix: any finite quotient will do
-        inverse = 2.0 * kappa / (x + 1e-300)
+        # a vanishing gap multiplies a vanishing matrix: any bounded quotient will do there
+        inverse = 2.0 * kappa * x / (x * x + 1e-30)
         f1r = -sx * inverse
         f1i = -px * inverse
-        inverse = 2.0 * kappa / (y - x + 1e-300)
-        spread = 1.0 / (g2 + 1e-300)
+        inverse = 2.0 * kappa * (y - x) / ((y - x) * (y - x) + 1e-30)
+        spread = g2 / (g2 * g2 + 1e-60)
         f2r = ((sx - sy) * inverse - f1r) * spread
         f2i = ((px - py) * inverse - f1i) * spread
-        z1 = lowest[n]
-        both = z1 + (z1 + g1)
-        product = z1 * (z1 + g1)
+        inverse = 2.0 * kappa * y / (y * y + 1e-30)
+        f1r = -sy * inverse
+        f1i = -py * inverse
+        delta = lowest[n]
+        both = 2.0 * delta + widening[n]
+        product = delta * (span + delta + widening[n])
         h0 = h[0, 0] + a * h[1, 0]
         h1 = h[0, 1] + a * h[1, 1]
         h2 = h[0, 2] + a * h[1, 2]
@@ -639,9 +645,9 @@ def _amplitudes_block(h, hh, matter_per_MeV, energy, length, lowest, gap21, gap3
         k0 = hh[0, 0] + a * (hh[1, 0] + a * hh[2, 0]) - both * h0 + product
         k1 = hh[0, 1] + a * (hh[1, 1] + a * hh[2, 1]) - both * h1 + product
         k2 = hh[0, 2] + a * (hh[1, 2] + a * hh[2, 2]) - both * h2 + product
-        h0 -= z1
-        h1 -= z1
-        h2 -= z1
+        h0 -= delta
+        h1 -= delta
+        h2 -= delta
         re = 1.0 + f1r * h0 + f2r * k0
         im = f1i * h0 + f2i * k0
         planes[0, n] = re * re + im * im
@@ -687,18 +693,20 @@ def probability_grid(lam, potential, h, hh, matter_per_MeV, energy, baseline, ou
     """P(alpha -> beta) of shape (baseline, energy, 9) for 2 E H = V (diag(lam) + a potential) V^dagger.
 
     ``potential`` is V^dagger (diag(1, 0, 0) + epsilon) V: any Hermitian matrix, so vector NSI cost nothing extra.
-    ``h`` and ``hh`` hold the same matrix and its square in the flavour basis, see _amplitudes_block.
+    ``h`` and ``hh`` hold the same matrix in the flavour basis, see _amplitudes_block.
     """
     lowest = np.empty(_BLOCK)
+    widening = np.empty(_BLOCK)
     gap21 = np.empty(_BLOCK)
     gap31 = np.empty(_BLOCK)
     planes = np.empty((9, _BLOCK))
+    span = lam[2] - lam[0]
     for first in range(0, energy.size, _BLOCK):
         last = min(first + _BLOCK, energy.size)
         part = energy[first:last]
-        _block_levels(lam, potential, matter_per_MeV, part, lowest, gap21, gap31)
+        _block_levels(lam, potential, matter_per_MeV, part, lowest, widening, gap21, gap31)
         for m in range(baseline.size):
-            _amplitudes_block(h, hh, matter_per_MeV, part, baseline[m], lowest, gap21, gap31, planes)
+            _amplitudes_block(h, hh, span, matter_per_MeV, part, baseline[m], lowest, widening, gap21, gap31, planes)
             for n in range(part.size):
                 for c in range(9):
                     out[m, first + n, c] = min(max(planes[c, n], 0.0), 1.0)

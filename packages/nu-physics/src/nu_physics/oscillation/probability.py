@@ -185,13 +185,15 @@ def probability(
         flavour = flavour.conj()
     potential = vectors.conj().T @ flavour @ vectors
     potential = 0.5 * (potential + potential.conj().T)
-    x = (vectors * setup.levels_eV2) @ vectors.conj().T
+    levels = setup.levels_eV2  # measured from the lowest
+    x = (vectors * levels) @ vectors.conj().T
     mixed = x @ flavour
+    middle = np.outer(vectors[:, 1], vectors[:, 1].conj())
     first = np.array([_hermitian_numbers(x), _hermitian_numbers(flavour)])
     second = np.array(
         [
-            _hermitian_numbers((vectors * setup.levels_eV2**2) @ vectors.conj().T),
-            _hermitian_numbers(mixed + mixed.conj().T),
+            _hermitian_numbers(-levels[1] * (levels[2] - levels[1]) * middle),
+            _hermitian_numbers(mixed + mixed.conj().T - levels[2] * flavour),
             _hermitian_numbers(flavour @ flavour),
         ]
     )
