@@ -65,7 +65,8 @@ def main() -> None:
     args = parser.parse_args()
     core = max(os.sched_getaffinity(0))
     work = workload(core)
-    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    environment = os.environ | dict.fromkeys(variables, "1")
     environment.pop("VIRTUAL_ENV", None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "workload.json")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 # Standard three-flavour parameters, and a scalar term of eta_ee for those who have one. Everyone else gets the
-# effective parameters, which the runner takes from nu_physics.effective_parameters: the same physics, handed over for free.
+# effective parameters, which the runner takes from nu_physics.effective_parameters: the same physics, for free.
 Contender = Callable[[dict], dict[str, tuple[Callable[[], object], Callable[[object], np.ndarray], int]]]
 
 
