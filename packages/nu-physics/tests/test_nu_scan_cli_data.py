@@ -1,7 +1,6 @@
 """Scans are the same for any worker count and resume; the command line; the Daya Bay data; the claims."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -51,7 +50,6 @@ def test_a_scan_resumes_from_its_chunks(tmp_path, monkeypatch) -> None:
     assert computed == [2]
 
 
-@pytest.mark.skipif("RAY_TESTS" not in os.environ, reason="optional extra ray: set RAY_TESTS=1 where it is installed")
 def test_ray_gives_the_same_rows() -> None:
     pytest.importorskip("ray")
     assert (run_scan(JOB).rows == run_scan(JOB, executor="ray", workers=2).rows).all()

@@ -252,18 +252,30 @@ def _compute(job: ScanJob, todo: list[int], executor: str, workers: int) -> Iter
             for future in concurrent.futures.as_completed(waiting):
                 yield waiting[future], future.result()
         return
+    yield from _on_ray(text, todo, workers)
+
+
+def _on_ray(text: str, todo: list[int], workers: int) -> Iterator[tuple[int, Array]]:
+    """Use the cluster that is connected, or a local one that is shut down at the end."""
+    # under `uv run`, Ray would otherwise build a new environment for its workers; they are to be this interpreter
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray
     except ImportError:
         raise MissingExtra("ray", "a scan on Ray") from None
-    if not ray.is_initialized():
+    ours = not ray.is_initialized()
+    if ours:
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
-    remote = ray.remote(num_cpus=1)(_chunk)
-    pending = {remote.remote(text, number): number for number in todo}
-    while pending:
-        done, _ = ray.wait(list(pending), num_returns=1)
-        for reference in done:
-            yield pending.pop(reference), ray.get(reference)
+    try:
+        remote = ray.remote(num_cpus=1)(_chunk)
+        pending = {remote.remote(text, number): number for number in todo}
+        while pending:
+            done, _ = ray.wait(list(pending), num_returns=1)
+            for reference in done:
+                yield pending.pop(reference), ray.get(reference)
+    finally:
+        if ours:
+            ray.shutdown()
 
 
 def _single_thread() -> None:
