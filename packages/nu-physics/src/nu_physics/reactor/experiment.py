@@ -5,6 +5,7 @@ N_j = T eps N_p sum_r [W_r / 4 pi L_r^2] int dE phi(E) sigma(E) P_ee(E, L_r) R_j
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -312,6 +313,13 @@ class Experiment:
             variance = variance + average * (background.shape_uncertainty * counts) ** 2
         return np.asarray(variance)
 
+    @functools.cached_property
+    def _recoil(self) -> tuple[Array, Array]:
+        """Positron energies and their cumulative probability for each neutrino energy."""
+        positron, weight = positron_nodes(self.energy_MeV, 32)
+        cumulative = np.cumsum(weight, axis=1)
+        return positron, cumulative / cumulative[:, -1:]
+
     # -- events ----------------------------------------------------------------------------------------------------
 
     def sample_events(
@@ -341,9 +349,7 @@ class Experiment:
         source = self.events * self.survival(parameters, snsi)
         number = int(generator.poisson(source.sum())) if count is None else int(count)
         cell = generator.choice(source.size, size=number, p=source / source.sum())
-        positron, weight = positron_nodes(self.energy_MeV, 32)
-        cumulative = np.cumsum(weight, axis=1)
-        cumulative /= cumulative[:, -1:]
+        positron, cumulative = self._recoil
         draw = generator.random(number)
         node = (cumulative[cell] < draw[:, None]).sum(axis=1)
         # spread inside the cell: the positron follows the neutrino energy one to one
