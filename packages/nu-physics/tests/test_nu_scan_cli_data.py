@@ -1,5 +1,6 @@
 """Scans are the same for any worker count and resume; the command line; the Daya Bay data; the claims."""
 
+import importlib.util
 import json
 
 import numpy as np
@@ -50,8 +51,8 @@ def test_a_scan_resumes_from_its_chunks(tmp_path, monkeypatch) -> None:
     assert computed == [2]
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="optional extra ray not installed")
 def test_ray_gives_the_same_rows() -> None:
-    pytest.importorskip("ray")
     assert (run_scan(JOB).rows == run_scan(JOB, executor="ray", workers=2).rows).all()
 
 

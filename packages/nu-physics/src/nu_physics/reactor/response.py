@@ -206,10 +206,10 @@ def banded_apply(start, pointer, band, source, out):  # type: ignore[no-untyped-
     for n in range(source.size):
         value = source[n]
         if value != 0.0:
-            first = start[n]
-            base = pointer[n]
-            for k in range(pointer[n + 1] - base):
-                out[first + k] += band[base + k] * value
+            piece = band[pointer[n] : pointer[n + 1]]
+            bins = out[start[n] : start[n] + piece.size]
+            for k in range(piece.size):  # plain indices from zero: the loop runs in vector registers
+                bins[k] += piece[k] * value
 
 
 class Response:
