@@ -1,0 +1,511 @@
+"""The ``nu-physics`` command: parse, call the library, print.
+
+Options may also come from a TOML file (``--config``), keys named as the options, ``[set]`` as a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["main"]
+
+REGIMES = ("fixed", "prior", "free")
+PLOT_NAMES = ("probability", "effective", "spectrum", "bounds", "ordering", "precision", "dayabay")
+
+
+def _model_options(parser: argparse.ArgumentParser, *, experiment: bool = True) -> None:
+    parser.add_argument("--config", metavar="TOML", help="read options from a file; the command line wins")
+    parser.add_argument("--preset", default="pdg2020", help="global-fit values (default: %(default)s)")
+    parser.add_argument("--ordering", choices=("normal", "inverted"), help="move the preset to this ordering")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter: sin2_theta12, dm21_eV2, m_lightest_eV, eta_ee, eta_em, eta_em_imag, ...; repeatable",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
+    if experiment:
+        parser.add_argument("--years", type=float, default=6.5, help="exposure in years (default: %(default)s)")
+        parser.add_argument(
+            "--duty-cycle", type=float, default=1.0, help="reactor duty cycle; 11/12 = 0.9167 for calendar time"
+        )
+        parser.add_argument("--layout", default="juno-2022", help="juno-2022 or juno-2015 (default: %(default)s)")
+        parser.add_argument("--statistics-only", action="store_true", help="no systematic uncertainties")
+        parser.add_argument("--statistic", default="gaussian", help="gaussian, cnp or poisson (default: %(default)s)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nu-physics",
+        description="Reactor neutrinos with scalar non-standard interactions: probabilities, JUNO, Daya Bay.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and leave")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    prob = commands.add_parser("prob", help="oscillation probabilities at constant density")
+    _model_options(prob, experiment=False)
+    prob.add_argument("--energy", type=float, nargs="+", default=[2.0, 3.0, 4.0, 5.0, 6.0], metavar="MEV")
+    prob.add_argument("--baseline", type=float, default=52.5, metavar="KM")
+    prob.add_argument("--density", type=float, default=2.45, metavar="G_CM3")
+    prob.add_argument("--channels", choices=("ee", "all"), default="ee")
+    prob.add_argument("--neutrino", action="store_true", help="neutrinos instead of antineutrinos")
+
+    spectrum = commands.add_parser("spectrum", help="JUNO's expected spectrum and rates")
+    _model_options(spectrum)
+    spectrum.add_argument("--csv", metavar="FILE", help="write bin edges, signal and backgrounds")
+
+    fit = commands.add_parser("fit", help="fit JUNO counts or the Daya Bay data")
+    _model_options(fit)
+    fit.add_argument("data", nargs="?", default="asimov", help="asimov, dayabay, or a text file with 340 counts")
+    fit.add_argument("--regime", choices=REGIMES, default="free")
+    fit.add_argument("--free", nargs="+", metavar="NAME", help="fitted parameters, instead of the four of the regime")
+    fit.add_argument("--theta12-domain", choices=("light", "dark", "both"), default="both")
+
+    ordering = commands.add_parser(
+        "ordering", help="mass-ordering sensitivity; eta set here is in nature, not in the fit"
+    )
+    _model_options(ordering)
+    ordering.add_argument("--theta12-domain", choices=("light", "dark", "both"), default="light")
+
+    bounds = commands.add_parser("bounds", help="bounds on one eta in each regime")
+    _model_options(bounds)
+    bounds.add_argument("--eta", default="eta_ee", help="which eta (default: %(default)s)")
+    bounds.add_argument("--regime", choices=(*REGIMES, "all"), default="all")
+    bounds.add_argument("--sigmas", type=float, default=3.0)
+
+    precision = commands.add_parser("precision", help="expected precision of the oscillation parameters")
+    _model_options(precision)
+
+    scan = commands.add_parser("scan", help="a grid of fits, resumable")
+    _model_options(scan)
+    scan.add_argument(
+        "--grid", action="append", required=True, metavar="NAME=LOW:HIGH:COUNT", help="an axis; repeatable"
+    )
+    scan.add_argument("--regime", choices=REGIMES, default="free")
+    scan.add_argument("--executor", default="serial", help="serial, processes or ray (default: %(default)s)")
+    scan.add_argument("--workers", type=int, default=2)
+    scan.add_argument("--chunk", type=int, default=200, help="points per checkpoint (default: %(default)s)")
+    scan.add_argument("--work-dir", metavar="FOLDER", help="keep finished chunks here and resume from them")
+    scan.add_argument("--out", required=True, metavar="FILE", help="table, .parquet or .npz")
+
+    toys = commands.add_parser("toys", help="simulated experiments: distribution of the ordering statistic")
+    _model_options(toys)
+    toys.add_argument("--count", type=int, default=100)
+    toys.add_argument("--seed", type=int, default=0)
+    toys.add_argument("--event-level", action="store_true", help="draw every event")
+
+    plot = commands.add_parser("plot", help="pictures (extra plots)")
+    plot.add_argument("name", choices=PLOT_NAMES)
+    plot.add_argument("--out", required=True, metavar="FILE", help="suffix decides: .svg, .pdf, .png")
+    plot.add_argument("--preset", default="pdg2020")
+
+    data = commands.add_parser("data", help="what data and constants there are")
+    data.add_argument("action", choices=("list", "check"))
+
+    reproduce = commands.add_parser("reproduce", help="the claims of the papers, measured now")
+    reproduce.add_argument("--full", action="store_true", help="also the slow ones and those on downloaded data")
+    reproduce.add_argument("--json", metavar="FILE", help="write the claims as JSON")
+    return parser
+
+
+def _apply_config(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse twice: once for --config, then with its keys as defaults of the subcommand."""
+    from nu_physics.errors import check_choice
+
+    first = parser.parse_args(arguments)
+    path = getattr(first, "config", None)
+    if path is None:
+        return first
+    with Path(path).open("rb") as stream:
+        table = tomllib.load(stream)
+    pairs = [f"{name}={value}" for name, value in table.pop("set", {}).items()]
+    defaults = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        check_choice(f"key in {path}", name, [k for k in vars(first) if k not in ("command", "config", "version")])
+        defaults[name] = value
+    _subparser(parser, first.command).set_defaults(**defaults)
+    args = parser.parse_args(arguments)
+    args.set = pairs + args.set
+    return args
+
+
+def _subparser(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found: argparse.ArgumentParser = action.choices[name]
+            return found
+    raise AssertionError("the parser has subcommands")
+
+
+def _physics(args: argparse.Namespace) -> tuple[Any, Any]:
+    """Oscillation parameters and scalar term from --preset, --ordering and --set."""
+    from nu_physics.errors import InvalidInput
+    from nu_physics.oscillation.parameters import preset
+    from nu_physics.statistics.fit import with_values
+
+    parameters = preset(args.preset)
+    values = {}
+    for item in args.set:
+        name, separator, text = item.partition("=")
+        try:
+            values[name.strip()] = float(text)
+        except ValueError:
+            separator = ""
+        if not separator:
+            raise InvalidInput(f"--set {item!r}: give NAME=NUMBER")
+    plain = {name: value for name, value in values.items() if not name.startswith("eta_")}
+    eta = {name: value for name, value in values.items() if name.startswith("eta_")}
+    parameters, _ = with_values(parameters, None, plain)
+    if args.ordering is not None:
+        parameters = parameters.with_ordering(args.ordering)
+    return with_values(parameters, None, eta)
+
+
+def _experiment(args: argparse.Namespace) -> Any:
+    from nu_physics.reactor.experiment import Systematics, juno
+
+    return juno(
+        exposure_days=365.25 * args.years,
+        duty_cycle=args.duty_cycle,
+        layout=args.layout,
+        systematics=Systematics.none() if args.statistics_only else None,
+        nonlinearity_pulls=not args.statistics_only,
+    )
+
+
+def _write(result: Any, target: str | None) -> None:
+    if target is None:
+        return
+    text = json.dumps(result, indent=2, default=float)
+    if target == "-":
+        print(text)
+        return
+    scratch = Path(target + ".part")
+    scratch.write_text(text + "\n", encoding="utf-8")
+    scratch.replace(target)
+
+
+def _show(args: argparse.Namespace, lines: Sequence[str], result: Any) -> None:
+    if getattr(args, "json", None) != "-":
+        print("\n".join(lines))
+    _write(result, getattr(args, "json", None))
+
+
+def _prob(args: argparse.Namespace) -> None:
+    from nu_physics.oscillation import effective_parameters, probability, survival
+
+    parameters, snsi = _physics(args)
+    options = {"density_g_cm3": args.density, "antineutrino": not args.neutrino}
+    seen = effective_parameters(parameters, snsi, args.density)
+    lines = [
+        f"{parameters.ordering} ordering in vacuum, {seen.effective_ordering} effective; "
+        f"effective sin2_theta12 = {seen.sin2_theta12:.4f}, dm21 = {seen.dm21_eV2:.4e} eV2, "
+        f"dm31 = {seen.dm31_eV2:.5e} eV2"
+    ]
+    if args.channels == "ee":
+        values = survival(args.energy, args.baseline, parameters, snsi, **options)
+        lines.append("energy (MeV)   P_ee")
+        lines += [f"{e:12.4f}   {p:.12f}" for e, p in zip(args.energy, values, strict=True)]
+    else:
+        values = probability(args.energy, args.baseline, parameters, snsi, **options)
+        flavours = ("e", "mu", "tau")
+        names = [f"{a}->{b}" for a in flavours for b in flavours]
+        lines.append("energy (MeV)  " + "".join(f"{name:>12}" for name in names))
+        lines += [
+            f"{e:12.4f}  " + "".join(f"{p:12.8f}" for p in row.ravel())
+            for e, row in zip(args.energy, values, strict=True)
+        ]
+    result = {"energy_MeV": args.energy, "baseline_km": args.baseline, "probability": values.tolist()}
+    _show(args, lines, result)
+
+
+def _spectrum(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    parameters, snsi = _physics(args)
+    experiment = _experiment(args)
+    spectrum = experiment.predict(parameters, snsi)
+    rates = experiment.rate_per_core(parameters, snsi)
+    lines = [
+        f"{experiment.site.description}: {spectrum.signal.sum():.0f} signal and {spectrum.background.sum():.0f} "
+        f"background events in {args.years:g} years"
+    ]
+    lines += [f"  {name:<14} {rate:6.2f} a day" for name, rate in rates.items()]
+    lines += [
+        f"  {b.name:<18} {b.rate_per_day:6.2f} a day, +-{100 * b.rate_uncertainty:.0f} %"
+        for b in experiment.backgrounds
+    ]
+    if args.csv:
+        names = list(spectrum.backgrounds)
+        table = np.column_stack(
+            [spectrum.edges_MeV[:-1], spectrum.edges_MeV[1:], spectrum.signal, *spectrum.backgrounds.values()]
+        )
+        header = ",".join(["low_MeV", "high_MeV", "signal", *names])
+        scratch = Path(args.csv + ".part")
+        np.savetxt(scratch, table, delimiter=",", header=header, comments="", fmt="%.9g")
+        scratch.replace(args.csv)
+    _show(
+        args,
+        lines,
+        {"rates_per_day": rates, "signal": spectrum.signal.tolist(), "edges_MeV": spectrum.edges_MeV.tolist()},
+    )
+
+
+def _fit(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    if args.data == "dayabay":
+        import dataclasses
+
+        from nu_physics.reactor.dayabay import load_dayabay
+
+        result = load_dayabay().fit(args.ordering or "normal")
+        lines = [
+            f"Daya Bay, {result.candidates} candidates, far/near, {result.ordering} ordering",
+            f"  sin^2(2 theta13) = {result.sin2_2theta13:.5f} +- {result.sin2_2theta13_error:.5f}",
+            f"  dm32             = {result.dm32_eV2:.4e} +- {result.dm32_error_eV2:.1e} eV2",
+            f"  chi2 / ndf       = {result.chi2:.1f} / {result.ndf}",
+        ]
+        _show(args, lines, dataclasses.asdict(result))
+        return
+    from nu_physics.statistics.analysis import global_fit_priors
+    from nu_physics.statistics.fit import OSCILLATION, Fit
+
+    parameters, snsi = _physics(args)
+    experiment = _experiment(args)
+    counts = experiment.expected(parameters, snsi) if args.data == "asimov" else np.loadtxt(args.data, ndmin=1)
+    priors = global_fit_priors(parameters) if args.regime == "prior" else {}
+    default = () if args.regime == "fixed" else OSCILLATION
+    fit = Fit(experiment, counts, parameters, snsi, statistic=args.statistic, priors=priors)
+    best = fit.best(parameters, snsi, free=tuple(args.free or default), theta12_domain=args.theta12_domain)
+    summary = best.summary()
+    lines = [
+        f"chi2 = {best.chi2:.4f} ({best.statistic}); oscillation parameters {best.regime}; theta12 domain "
+        f"{best.theta12_domain}; vacuum ordering {best.vacuum_ordering}, effective ordering {best.effective_ordering}"
+    ]
+    lines += [f"  {name:<14} = {best.values[name]: .6e} +- {best.errors[name]:.2e}" for name in best.free]
+    lines += [f"  {name:<14} = fixed" for name in best.fixed]
+    _show(args, lines, summary)
+
+
+def _ordering(args: argparse.Namespace) -> None:
+    from nu_physics.oscillation import effective_parameters
+    from nu_physics.statistics.analysis import mass_ordering
+
+    parameters, snsi = _physics(args)
+    result = mass_ordering(
+        _experiment(args), parameters, snsi, theta12_domain=args.theta12_domain, statistic=args.statistic
+    )
+    seen = effective_parameters(parameters, snsi)
+    lines = [
+        f"true {parameters.ordering} ordering (effective: {seen.effective_ordering}), "
+        f"theta12 domain {args.theta12_domain}",
+        f"  chi2(normal)   = {result.normal.chi2:.3f} at dm31 = {result.normal.parameters.dm31_eV2:.5e} eV2",
+        f"  chi2(inverted) = {result.inverted.chi2:.3f} at dm31 = {result.inverted.parameters.dm31_eV2:.5e} eV2",
+        f"  chi2(wrong) - chi2(true) = {result.preference:.3f}; oscillation parameters {result.normal.regime}, "
+        "theta13 with its PDG prior",
+    ]
+    _show(
+        args,
+        lines,
+        {
+            "preference": result.preference,
+            "normal": result.normal.summary(),
+            "inverted": result.inverted.summary(),
+        },
+    )
+
+
+def _bounds(args: argparse.Namespace) -> None:
+    import dataclasses
+
+    from nu_physics.statistics.analysis import eta_bound
+    from nu_physics.statistics.fit import Regime
+
+    parameters, _ = _physics(args)
+    experiment = _experiment(args)
+    regimes: tuple[Regime, ...] = ("fixed", "prior", "free") if args.regime == "all" else (args.regime,)
+    rows = [
+        eta_bound(experiment, parameters, name=args.eta, regime=regime, sigmas=args.sigmas, statistic=args.statistic)
+        for regime in regimes
+    ]
+    lines = [
+        f"{args.eta} at {args.sigmas:g} sigma, {parameters.ordering} ordering, "
+        f"m_lightest = {parameters.m_lightest_eV:g} eV"
+    ]
+    for row in rows:
+        low = "unbounded" if row.low is None else f"{row.low:+.3e}"
+        high = "unbounded" if row.high is None else f"{row.high:+.3e}"
+        lines.append(f"  oscillation parameters {row.regime:<6} {low:>12} .. {high}")
+    _show(args, lines, [dataclasses.asdict(row) for row in rows])
+
+
+def _precision(args: argparse.Namespace) -> None:
+    from nu_physics.statistics.analysis import precision
+
+    parameters, snsi = _physics(args)
+    result = precision(_experiment(args), parameters, snsi, statistic=args.statistic)
+    lines = [f"one standard deviation, oscillation parameters {result.regime}, {result.exposure_days:.0f} days"]
+    lines += [
+        f"  {name:<14} {result.absolute[name]:.3e}  ({result.relative_percent[name]:.3f} %)" for name in result.absolute
+    ]
+    _show(args, lines, {"absolute": result.absolute, "relative_percent": result.relative_percent})
+
+
+def _scan(args: argparse.Namespace) -> None:
+    import numpy as np
+
+    from nu_physics.errors import InvalidInput
+    from nu_physics.statistics.fit import read_value
+    from nu_physics.statistics.scan import ScanJob, run_scan
+
+    parameters, snsi = _physics(args)
+    grid = {}
+    for item in args.grid:
+        name, _, text = item.partition("=")
+        try:
+            low, high, count = text.split(":")
+            grid[name] = [float(v) for v in np.linspace(float(low), float(high), int(count))]
+        except ValueError:
+            raise InvalidInput(f"--grid {item!r}: give NAME=LOW:HIGH:COUNT") from None
+    etas = [item.partition("=")[0] for item in args.set if item.startswith("eta_")]
+    job = ScanJob(
+        grid=grid,
+        regime=args.regime,
+        truth={name: getattr(parameters, name) for name in parameters.__dataclass_fields__},
+        true_eta={name: read_value(name, parameters, snsi) for name in etas},
+        exposure_days=365.25 * args.years,
+        duty_cycle=args.duty_cycle,
+        layout=args.layout,
+        statistic=args.statistic,
+        chunk=args.chunk,
+    )
+
+    def progress(done: int, total: int) -> None:
+        print(f"\r{done} of {total} chunks", end="", file=sys.stderr, flush=True)
+
+    table = run_scan(job, executor=args.executor, workers=args.workers, work_dir=args.work_dir, progress=progress)
+    print(file=sys.stderr)
+    path = table.save(args.out)
+    chi2 = table.column("chi2")
+    lines = [
+        f"{job.points} points, oscillation parameters {job.regime}; "
+        f"chi2 from {chi2.min():.4f} to {chi2.max():.1f}; {path}"
+    ]
+    _show(args, lines, {"points": job.points, "regime": job.regime, "file": str(path)})
+
+
+def _toys(args: argparse.Namespace) -> None:
+    from nu_physics.statistics.analysis import toys
+
+    parameters, snsi = _physics(args)
+    result = toys(
+        _experiment(args),
+        parameters,
+        snsi,
+        count=args.count,
+        seed=args.seed,
+        event_level=args.event_level,
+        statistic=args.statistic,
+    )
+    lines = [
+        f"T = chi2(inverted) - chi2(normal) of {args.count} experiments: "
+        f"mean {result.mean:.2f}, width {result.width:.2f}",
+        f"  Asimov T0 = {result.asimov:.2f}, Gaussian width 2 sqrt|T0| = {2 * abs(result.asimov) ** 0.5:.2f}",
+    ]
+    _show(args, lines, {"statistic": result.statistic.tolist(), "asimov": result.asimov})
+
+
+def _plot(args: argparse.Namespace) -> None:
+    from nu_physics.oscillation.parameters import preset
+    from nu_physics.plots import PLOTS
+
+    PLOTS[args.name](preset(args.preset)).savefig(args.out, dpi=200)
+    print(args.out)
+
+
+def _data(args: argparse.Namespace) -> None:
+    import importlib.metadata
+
+    from nu_physics.oscillation.parameters import PRESETS
+    from nu_physics.reactor.sites import site, site_names
+
+    try:
+        version = importlib.metadata.version("dayabay-data-official")
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    if args.action == "list":
+        for name in site_names():
+            print(f"site    {name:<12} {site(name).description}")
+        for name, (_, source) in PRESETS.items():
+            print(f"preset  {name:<12} {source}")
+        state = f"installed, {version}" if version else "not installed: pip install 'nu-physics[dayabay]'"
+        print(f"data    dayabay      full Daya Bay release, CC BY 4.0 ({state})")
+        return
+    from nu_physics.reactor.dayabay import CITATION, load_dayabay
+
+    data = load_dayabay()
+    expected = 5_546_118
+    verdict = "as expected" if data.candidates == expected else f"expected {expected}"
+    print(f"dayabay-data-official {version}: {data.candidates} candidates, {verdict}\ncite: {CITATION}")
+    if data.candidates != expected:
+        raise SystemExit(1)
+
+
+def _reproduce(args: argparse.Namespace) -> None:
+    from papershelf_core import claims as core_claims
+
+    from nu_physics.reproduce import claims, pictures
+
+    rows = claims(args.full)
+    core_claims.publish(rows, "nu-physics", "nu-physics", "numba", "numpy", pictures=pictures(), json_path=args.json)
+
+
+_COMMANDS = {
+    "prob": _prob,
+    "spectrum": _spectrum,
+    "fit": _fit,
+    "ordering": _ordering,
+    "bounds": _bounds,
+    "precision": _precision,
+    "scan": _scan,
+    "toys": _toys,
+    "plot": _plot,
+    "data": _data,
+    "reproduce": _reproduce,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.version:
+        import importlib.metadata
+
+        print(importlib.metadata.version("nu-physics"))
+        return 0
+    if args.command is None:
+        parser.print_help()
+        return 0
+    from nu_physics.errors import InvalidInput, MissingExtra
+
+    try:
+        args = _apply_config(parser, arguments)
+        _COMMANDS[args.command](args)
+    except (InvalidInput, MissingExtra, OSError, tomllib.TOMLDecodeError) as error:
+        print(f"nu-physics: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Packaged constants: sites, flux, detector; each file names its sources."""

@@ -1,0 +1,1 @@
+"""Reactor antineutrinos: flux, inverse beta decay, sites, detector response and whole experiments."""

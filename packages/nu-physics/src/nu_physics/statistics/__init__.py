@@ -1,0 +1,1 @@
+"""Likelihoods, fits, ordering, precision, bounds, toys and scans."""

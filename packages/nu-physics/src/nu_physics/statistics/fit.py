@@ -1,0 +1,431 @@
+"""Fits of a reactor spectrum: Levenberg-Marquardt with exact derivatives, and the search for every minimum.
+
+chi2(theta, a) = chi2_stat(theta, a; systematics profiled) + sum_k a_k^2 + sum_p ((theta_p - m_p) / s_p)^2
+
+theta are oscillation and eta parameters, a the pulls that move events in energy. chi2 has one minimum for each wrap of
+the fast phase (about 1 % of dm31), for each sign of dm31 and for each octant of theta12: :meth:`Fit.best` looks at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nu_physics.errors import InvalidInput, check_choice, check_range
+from nu_physics.oscillation.parameters import Ordering, OscillationParameters
+from nu_physics.oscillation.probability import SURVIVAL_PARAMETERS
+from nu_physics.oscillation.scalar_nsi import ScalarNSI, effective_parameters
+from nu_physics.reactor.experiment import Experiment
+from nu_physics.statistics.likelihood import likelihood
+
+__all__ = ["OSCILLATION", "THETA12_DOMAINS", "Fit", "FitResult", "Prior", "Regime"]
+
+Array = NDArray[np.float64]
+Theta12Domain = Literal["light", "dark", "both"]
+Regime = Literal["fixed", "prior", "free"]
+THETA12_DOMAINS = ("light", "dark", "both")
+OSCILLATION = ("sin2_theta12", "sin2_theta13", "dm21_eV2", "dm31_eV2")
+
+# step sizes of the fit in each direction, and what a value may be
+_SCALE = {
+    "sin2_theta12": 3e-3,
+    "sin2_theta13": 1e-3,
+    "sin2_theta23": 1e-2,
+    "dm21_eV2": 3e-7,
+    "dm31_eV2": 5e-6,
+    "delta_cp": 0.1,
+    "m_lightest_eV": 1e-3,
+    "density_g_cm3": 0.1,
+}
+_EDGE = 1e-7
+
+
+@dataclass(frozen=True)
+class Prior:
+    """External Gaussian knowledge of one parameter."""
+
+    mean: float
+    sigma: float
+
+    def __post_init__(self) -> None:
+        check_range("prior mean", self.mean)
+        check_range("prior sigma", self.sigma, 0.0, open_low=True)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """One minimum, and what it was a minimum of.
+
+    ``regime`` says how the oscillation parameters were treated: ``"fixed"`` (none free), ``"prior"`` (free with
+    external knowledge) or ``"free"``. Vacuum and effective ordering are the signs of dm31 before and after the scalar
+    term.
+    """
+
+    chi2: float
+    parameters: OscillationParameters
+    snsi: ScalarNSI | None
+    pulls: dict[str, float]
+    errors: dict[str, float]
+    correlation: Array
+    free: tuple[str, ...]
+    fixed: tuple[str, ...]
+    priors: dict[str, Prior]
+    statistic: str
+    theta12_domain: str
+    converged: bool
+    evaluations: int
+
+    @property
+    def regime(self) -> Regime:
+        """``"fixed"``, ``"prior"`` or ``"free"``: the treatment of the four oscillation parameters."""
+        moving = [name for name in OSCILLATION if name in self.free]
+        if not moving:
+            return "fixed"
+        return "prior" if all(name in self.priors for name in moving) else "free"
+
+    @property
+    def vacuum_ordering(self) -> Ordering:
+        """Sign of the fitted dm31."""
+        return self.parameters.ordering
+
+    @property
+    def effective_ordering(self) -> Ordering:
+        """Sign of the effective dm31 of the fitted parameters with their scalar term."""
+        return effective_parameters(self.parameters, self.snsi).effective_ordering
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Fitted values of the free parameters."""
+        return {name: read_value(name, self.parameters, self.snsi) for name in self.free}
+
+    def summary(self) -> dict[str, object]:
+        """Return everything as plain numbers and strings, for JSON."""
+        return {
+            "chi2": self.chi2,
+            "regime": self.regime,
+            "values": self.values,
+            "errors": self.errors,
+            "pulls": self.pulls,
+            "fixed": {name: read_value(name, self.parameters, self.snsi) for name in self.fixed},
+            "priors": {name: [p.mean, p.sigma] for name, p in self.priors.items()},
+            "vacuum_ordering": self.vacuum_ordering,
+            "effective_ordering": self.effective_ordering,
+            "theta12_domain": self.theta12_domain,
+            "statistic": self.statistic,
+            "converged": self.converged,
+        }
+
+
+def read_value(name: str, parameters: OscillationParameters, snsi: ScalarNSI | None) -> float:
+    """Value of a named parameter."""
+    if name.startswith("eta_"):
+        value = complex(getattr(snsi or ScalarNSI(), name[4:6]))
+        return value.imag if name.endswith("_imag") else value.real
+    return float(getattr(parameters, name))
+
+
+def with_values(
+    parameters: OscillationParameters, snsi: ScalarNSI | None, values: Mapping[str, float]
+) -> tuple[OscillationParameters, ScalarNSI | None]:
+    """Return both objects with the named values put in."""
+    plain: dict[str, float] = {}
+    eta: dict[str, complex | float] = {}
+    for name, value in values.items():
+        check_choice("parameter", name, SURVIVAL_PARAMETERS)
+        if not name.startswith("eta_"):
+            plain[name] = value
+            continue
+        key = name[4:6]
+        if key in ("ee", "mm", "tt"):
+            eta[key] = value
+        else:
+            old = complex(eta.get(key, getattr(snsi or ScalarNSI(), key)))
+            eta[key] = complex(old.real, value) if name.endswith("_imag") else complex(value, old.imag)
+    moved = dataclasses.replace(parameters, **plain) if plain else parameters
+    if eta:
+        snsi = dataclasses.replace(snsi or ScalarNSI(), **eta)  # type: ignore[arg-type]
+    return moved, snsi
+
+
+def _bounds(name: str, start: float, dm21: float) -> tuple[float, float]:
+    if name.startswith("sin2_"):
+        return _EDGE, 1.0 - _EDGE
+    if name == "dm21_eV2":
+        return 1e-7, 2e-3
+    if name == "dm31_eV2":
+        return (5e-4, 2e-2) if start > 0 else (-2e-2, -5e-4)
+    if name == "m_lightest_eV":
+        return 0.0, 2.0
+    if name.startswith("eta_"):
+        return -10.0, 10.0
+    return -math.inf, math.inf
+
+
+class Fit:
+    """A data set, a model and a statistic.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    data : array of shape (bins,)
+        Counts; an Asimov data set is ``experiment.expected(truth)``.
+    reference : OscillationParameters
+        Where covariance templates and variances are frozen: the same for every hypothesis that is compared.
+    reference_snsi : ScalarNSI, optional
+    statistic : {"gaussian", "cnp", "poisson"}
+    priors : dict of name to Prior, optional
+    response_pulls : bool
+        Fit the pulls that move events in energy (non-linearity, energy scale).
+
+    Examples
+    --------
+    >>> from nu_physics.reactor.experiment import juno
+    >>> truth = OscillationParameters()
+    >>> experiment = juno()
+    >>> fit = Fit(experiment, experiment.expected(truth), truth)
+    >>> result = fit.minimise(truth.replace(dm21_eV2=7.6e-5), free=("dm21_eV2", "sin2_theta12"))
+    >>> result.chi2 < 1e-6, round(1e5 * result.parameters.dm21_eV2, 4), result.regime
+    (True, 7.53, 'free')
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        data: Array,
+        reference: OscillationParameters,
+        reference_snsi: ScalarNSI | None = None,
+        *,
+        statistic: str = "gaussian",
+        priors: Mapping[str, Prior] | None = None,
+        response_pulls: bool = True,
+    ) -> None:
+        counts = np.asarray(data, dtype=np.float64)
+        if counts.shape != (experiment.binning.size,):
+            raise InvalidInput(f"data has shape {counts.shape}; ({experiment.binning.size},) is needed")
+        self.experiment = experiment
+        self.statistic = statistic
+        self.priors = dict(priors or {})
+        for name in self.priors:
+            check_choice("prior", name, SURVIVAL_PARAMETERS)
+        self.pull_names = experiment.response_pulls() if response_pulls else ()
+        templates = experiment.templates(reference, reference_snsi)
+        self.template_names = tuple(templates)
+        stack = np.array(list(templates.values())).reshape(-1, experiment.binning.size)
+        self.likelihood = likelihood(
+            statistic,
+            counts,
+            experiment.expected(reference, reference_snsi),
+            experiment.shape_variance(reference, reference_snsi),
+            stack,
+        )
+        self._pull_bands = [experiment.response.derivative_band(name) for name in self.pull_names]
+        self.evaluations = 0
+
+    # -- one point -------------------------------------------------------------------------------------------------
+
+    def _band(self, pulls: Array) -> Array:
+        band = self.experiment.response.band
+        for amount, derivative in zip(pulls, self._pull_bands, strict=True):
+            if amount != 0.0:
+                band = band + amount * derivative
+        return band
+
+    def _penalty(self, names: Iterable[str], parameters: OscillationParameters, snsi: ScalarNSI | None) -> float:
+        total = 0.0
+        for name in names:
+            prior = self.priors.get(name)
+            if prior is not None:
+                total += ((read_value(name, parameters, snsi) - prior.mean) / prior.sigma) ** 2
+        return total
+
+    def chi2(
+        self,
+        parameters: OscillationParameters,
+        snsi: ScalarNSI | None = None,
+        pulls: Mapping[str, float] | None = None,
+    ) -> float:
+        """Return chi2 at a point, covariance systematics profiled, energy pulls as given, all priors included."""
+        amounts = np.array([(pulls or {}).get(name, 0.0) for name in self.pull_names])
+        source = self.experiment.events * self.experiment.survival(parameters, snsi)
+        expected = self.experiment.response.apply(source, self._band(amounts)) + self.experiment.background
+        value = self.likelihood.chi2(expected) + float(amounts @ amounts)
+        return value + self._penalty(self.priors, parameters, snsi)
+
+    def _linearise(
+        self,
+        names: tuple[str, ...],
+        parameters: OscillationParameters,
+        snsi: ScalarNSI | None,
+        pulls: Array,
+    ) -> tuple[float, Array, Array]:
+        """chi2, half gradient and half curvature over (names, pulls)."""
+        self.evaluations += 1
+        experiment = self.experiment
+        band = self._band(pulls)
+        source, slopes = experiment.source_gradient(parameters, snsi, names)
+        expected = experiment.response.apply(source, band) + experiment.background
+        jacobian = np.empty((len(names) + len(pulls), expected.size))
+        for k in range(len(names)):
+            jacobian[k] = experiment.response.apply(slopes[k], band)
+        for k, derivative in enumerate(self._pull_bands):
+            jacobian[len(names) + k] = experiment.response.apply(source, derivative)
+        value, gradient, curvature = self.likelihood.linearise(expected, jacobian)
+        value += float(pulls @ pulls)
+        gradient[len(names) :] += pulls
+        curvature[np.arange(len(names), len(gradient)), np.arange(len(names), len(gradient))] += 1.0
+        value += self._penalty(self.priors, parameters, snsi)
+        for k, name in enumerate(names):
+            prior = self.priors.get(name)
+            if prior is not None:
+                gradient[k] += (read_value(name, parameters, snsi) - prior.mean) / prior.sigma**2
+                curvature[k, k] += 1.0 / prior.sigma**2
+        return value, gradient, curvature
+
+    # -- one minimum -----------------------------------------------------------------------------------------------
+
+    def minimise(
+        self,
+        start: OscillationParameters,
+        snsi: ScalarNSI | None = None,
+        *,
+        free: tuple[str, ...] = OSCILLATION,
+        theta12_domain: Theta12Domain = "both",
+        pulls: Mapping[str, float] | None = None,
+        tolerance: float = 1e-9,
+        iterations: int = 200,
+    ) -> FitResult:
+        """Return the minimum that Levenberg-Marquardt reaches from ``start``; dm31 keeps its sign.
+
+        Parameters
+        ----------
+        start, snsi
+            Starting point, and the values of everything that is not free.
+        free : tuple of str
+            Names out of ``SURVIVAL_PARAMETERS``.
+        theta12_domain : {"light", "dark", "both"}
+            Limits sin2_theta12 to below or above one half.
+        tolerance : float
+            Stop when the expected decrease of chi2 falls below it.
+        """
+        for name in free:
+            check_choice("free parameter", name, SURVIVAL_PARAMETERS)
+        check_choice("theta12_domain", theta12_domain, THETA12_DOMAINS)
+        if "density_g_cm3" in free:
+            raise InvalidInput("density_g_cm3 cannot be free in a fit; it belongs to the site")
+        scale = np.array([_SCALE.get(name, 1e-3) for name in free] + [1.0] * len(self.pull_names))
+        low, high = np.empty(len(scale)), np.empty(len(scale))
+        low[:], high[:] = -np.inf, np.inf
+        x = np.zeros(len(scale))
+        for k, name in enumerate(free):
+            x[k] = read_value(name, start, snsi)
+            low[k], high[k] = _bounds(name, x[k], start.dm21_eV2)
+            if name == "sin2_theta12" and theta12_domain != "both":
+                low[k], high[k] = (_EDGE, 0.5) if theta12_domain == "light" else (0.5, 1.0 - _EDGE)
+        for k, name in enumerate(self.pull_names):
+            x[len(free) + k] = (pulls or {}).get(name, 0.0)
+        x = np.clip(x, low, high)
+
+        def point(values: Array) -> tuple[OscillationParameters, ScalarNSI | None]:
+            named = dict(zip(free, (float(v) for v in values[: len(free)]), strict=True))
+            atmospheric = named.get("dm31_eV2", start.dm31_eV2)
+            if "dm21_eV2" in named and 0.0 < atmospheric < named["dm21_eV2"]:
+                named["dm21_eV2"] = atmospheric  # m3 may touch m2 on the way, not pass it
+            elif "dm31_eV2" in named and 0.0 < atmospheric < start.dm21_eV2 and "dm21_eV2" not in named:
+                named["dm31_eV2"] = start.dm21_eV2
+            return with_values(start, snsi, named)
+
+        before = self.evaluations
+        value, gradient, curvature = self._linearise(free, *point(x), x[len(free) :])
+        damping, converged = 1e-4, False
+        for _ in range(iterations):
+            g = gradient * scale
+            h = curvature * np.outer(scale, scale)
+            active = ((x <= low) & (g > 0)) | ((x >= high) & (g < 0))
+            move = ~active
+            if not move.any():
+                converged = True
+                break
+            hm, gm = h[np.ix_(move, move)], g[move]
+            step = np.zeros(len(x))
+            step[move] = -np.linalg.lstsq(hm + damping * np.diag(np.diag(hm) + 1e-12), gm, rcond=None)[0]
+            decrease = float(-(2.0 * g @ step + step @ h @ step))
+            trial = np.clip(x + step * scale, low, high)
+            new = self._linearise(free, *point(trial), trial[len(free) :])
+            if math.isfinite(new[0]) and new[0] <= value + 1e-13 * abs(value):
+                gained = value - new[0]
+                x, (value, gradient, curvature) = trial, new
+                damping = max(damping * 0.1, 1e-12)
+                if decrease < tolerance and gained < tolerance:
+                    converged = True
+                    break
+            else:
+                damping *= 10.0
+                if damping > 1e12 or decrease < 1e-3 * tolerance:
+                    converged = decrease < tolerance
+                    break
+        covariance = np.linalg.pinv(curvature * np.outer(scale, scale), hermitian=True) * np.outer(scale, scale)
+        width = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+        norm = np.outer(width, width)
+        correlation = np.divide(covariance, norm, out=np.zeros_like(norm), where=norm > 0)
+        parameters, fitted = point(x)
+        fixed = tuple(name for name in OSCILLATION if name not in free)
+        return FitResult(
+            chi2=value,
+            parameters=parameters,
+            snsi=fitted,
+            pulls=dict(zip(self.pull_names, (float(v) for v in x[len(free) :]), strict=True)),
+            errors={name: float(width[k]) for k, name in enumerate(free)},
+            correlation=correlation[: len(free), : len(free)],
+            free=free,
+            fixed=fixed,
+            priors={name: prior for name, prior in self.priors.items() if name in free},
+            statistic=self.statistic,
+            theta12_domain=theta12_domain,
+            converged=converged,
+            evaluations=self.evaluations - before,
+        )
+
+    # -- every minimum ---------------------------------------------------------------------------------------------
+
+    def best(
+        self,
+        start: OscillationParameters,
+        snsi: ScalarNSI | None = None,
+        *,
+        free: tuple[str, ...] = OSCILLATION,
+        orderings: tuple[Ordering, ...] = ("normal", "inverted"),
+        theta12_domain: Theta12Domain = "both",
+        wraps: int = 5,
+        span: float = 0.025,
+        keep: int = 3,
+    ) -> FitResult:
+        """Return the lowest minimum over the named orderings, the octants of the domain and the phase wraps.
+
+        Every start (2 wraps + 1 values of dm31 within +-span, in each octant and for each sign) is evaluated; the
+        ``keep`` lowest of each octant and sign are minimised.
+        """
+        candidates: list[FitResult] = []
+        for ordering in orderings:
+            partner = start.with_ordering(ordering)
+            mirrored = partner.replace(sin2_theta12=1.0 - partner.sin2_theta12)
+            on_light = partner if partner.sin2_theta12 <= 0.5 else mirrored
+            on_dark = mirrored if partner.sin2_theta12 <= 0.5 else partner
+            octants = {"light": [on_light], "dark": [on_dark], "both": [on_light, on_dark]}[theta12_domain]
+            if "sin2_theta12" not in free:
+                octants = [partner]
+            for base in octants:
+                if "dm31_eV2" in free:
+                    factors = 1.0 + span * np.linspace(-1.0, 1.0, 2 * wraps + 1)
+                else:
+                    factors = np.ones(1)
+                points = [base.replace(dm31_eV2=base.dm31_eV2 * float(f)) for f in factors]
+                points.sort(key=lambda p: self.chi2(p, snsi))
+                for p in points[:keep]:
+                    candidates.append(self.minimise(p, snsi, free=free, theta12_domain=theta12_domain))
+        return min(candidates, key=lambda r: r.chi2)

@@ -1,0 +1,335 @@
+"""Grids of fits on one core, many processes or Ray: chunked, resumable, and the same numbers for any worker count.
+
+A job is plain data (it travels to workers and into the file's header as JSON); a chunk is a run of grid points in
+row-major order. Every chunk is written under a temporary name and renamed, so that an interrupted scan continues where
+it stopped; a finished scan is one Parquet or npz table. Points are fitted from the truth and from their left neighbour
+inside the same chunk only: what a point finds does not depend on who computed the rest.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nu_physics.errors import InvalidInput, MissingExtra, check_choice
+from nu_physics.oscillation.parameters import OscillationParameters
+from nu_physics.oscillation.probability import SURVIVAL_PARAMETERS
+from nu_physics.oscillation.scalar_nsi import ScalarNSI
+from nu_physics.reactor.experiment import juno
+from nu_physics.statistics.analysis import GLOBAL_FIT_WIDTHS
+from nu_physics.statistics.fit import OSCILLATION, Fit, Prior, with_values
+
+__all__ = ["EXECUTORS", "ScanJob", "ScanTable", "load_table", "run_scan"]
+
+Array = NDArray[np.float64]
+EXECUTORS = ("serial", "processes", "ray")
+
+
+@dataclass(frozen=True)
+class ScanJob:
+    """Everything that defines a scan of JUNO.
+
+    Parameters
+    ----------
+    grid : dict of parameter name to list of values
+        Scanned parameters; the table runs over their product, last name fastest.
+    free : tuple of str
+        Parameters fitted at every point; scanned ones are left out by themselves.
+    truth : dict of field to value
+        Changes to ``OscillationParameters()`` for the Asimov data.
+    true_eta : dict of eta name to value
+        Scalar term in nature.
+    fixed_eta : dict of eta name to value
+        Scalar term in the fit, where not scanned.
+    regime : {"fixed", "prior", "free"}
+        Treatment of the oscillation parameters that are not scanned.
+    exposure_days, duty_cycle, layout
+        As in :func:`nu_physics.reactor.experiment.juno`.
+    chunk : int
+        Points per chunk.
+
+    Examples
+    --------
+    >>> job = ScanJob(grid={"eta_ee": [0.0, 0.01]}, regime="fixed")
+    >>> [round(float(v), 1) for v in run_scan(job).column("chi2")][0]
+    0.0
+    """
+
+    grid: Mapping[str, list[float]]
+    regime: str = "free"
+    truth: Mapping[str, float] = field(default_factory=dict)
+    true_eta: Mapping[str, float] = field(default_factory=dict)
+    fixed_eta: Mapping[str, float] = field(default_factory=dict)
+    exposure_days: float = 6.5 * 365.25
+    duty_cycle: float = 1.0
+    layout: str = "juno-2022"
+    statistic: str = "gaussian"
+    chunk: int = 200
+
+    def __post_init__(self) -> None:
+        if not self.grid:
+            raise InvalidInput("grid is empty; name at least one parameter with its values")
+        for name, values in self.grid.items():
+            check_choice("scanned parameter", name, SURVIVAL_PARAMETERS)
+            array = np.asarray(values, dtype=np.float64)
+            if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
+                raise InvalidInput(f"grid of {name} must be a non-empty list of finite numbers, got {values!r}")
+        check_choice("regime", self.regime, ("fixed", "prior", "free"))
+        if self.chunk < 1:
+            raise InvalidInput(f"chunk = {self.chunk!r} is outside the allowed range [1, inf)")
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """Fitted parameters."""
+        return () if self.regime == "fixed" else tuple(n for n in OSCILLATION if n not in self.grid)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Points along each axis."""
+        return tuple(len(values) for values in self.grid.values())
+
+    @property
+    def points(self) -> int:
+        """Number of grid points."""
+        return int(np.prod(self.shape))
+
+    def as_json(self) -> str:
+        """Return the job as canonical JSON: its identity on disk."""
+        table = dataclasses.asdict(self)
+        table["grid"] = {name: [float(v) for v in values] for name, values in self.grid.items()}
+        return json.dumps(table, sort_keys=True)
+
+    @property
+    def digest(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of :meth:`as_json`."""
+        return hashlib.sha256(self.as_json().encode()).hexdigest()[:16]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the table."""
+        return (*self.grid, *(n for n in self.free), "chi2", "converged")
+
+
+@dataclass(frozen=True)
+class ScanTable:
+    """The finished scan: one row per grid point."""
+
+    job: ScanJob
+    rows: Array
+
+    def column(self, name: str) -> Array:
+        """Return one column; raises with the nearest names if it does not exist."""
+        check_choice("column", name, self.job.columns)
+        return np.asarray(self.rows[:, self.job.columns.index(name)])
+
+    def image(self, name: str = "chi2") -> Array:
+        """Return one column in the shape of the grid."""
+        return self.column(name).reshape(self.job.shape)
+
+    def save(self, path: str | Path) -> Path:
+        """Write ``.parquet`` (extra ``parquet``) or ``.npz``; the job is in the file's metadata."""
+        target = Path(path)
+        if target.suffix == ".npz":
+            _write_npz(target, self.rows, self.job)
+            return target
+        if target.suffix != ".parquet":
+            raise InvalidInput(f"path = {str(target)!r}: the suffix must be .parquet or .npz")
+        pa, pq = _pyarrow()
+        table = pa.table({name: self.rows[:, k] for k, name in enumerate(self.job.columns)})
+        table = table.replace_schema_metadata({"nu_physics_scan": self.job.as_json()})
+        temporary = target.with_name(target.name + f".{os.getpid()}.tmp")
+        pq.write_table(table, temporary)
+        temporary.replace(target)
+        return target
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtra("parquet", "writing Parquet") from None
+    return pyarrow, pyarrow.parquet
+
+
+def _job(text: str) -> ScanJob:
+    return ScanJob(**json.loads(text))
+
+
+def load_table(path: str | Path) -> ScanTable:
+    """Read a table that :meth:`ScanTable.save` wrote."""
+    target = Path(path)
+    if target.suffix == ".npz":
+        with np.load(target, allow_pickle=False) as archive:
+            return ScanTable(_job(str(archive["job"])), np.array(archive["rows"]))
+    _, pq = _pyarrow()
+    table = pq.read_table(target)
+    job = _job(table.schema.metadata[b"nu_physics_scan"].decode())
+    return ScanTable(job, np.column_stack([table[name].to_numpy() for name in job.columns]))
+
+
+def _write_npz(target: Path, rows: Array, job: ScanJob) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
+    with os.fdopen(handle, "wb") as stream:
+        np.savez(stream, rows=rows, job=np.array(job.as_json()))
+    Path(name).replace(target)
+
+
+@functools.lru_cache(maxsize=4)
+def _prepared(text: str) -> tuple[Fit, OscillationParameters, ScalarNSI | None]:
+    """Build experiment and fit once per worker."""
+    job = _job(text)
+    truth = OscillationParameters().replace(**job.truth)
+    experiment = juno(exposure_days=job.exposure_days, duty_cycle=job.duty_cycle, layout=job.layout)
+    mass_scale = float(np.sqrt(abs(truth.dm31_eV2)))
+    _, nature = with_values(truth, None, job.true_eta)
+    _, assumed = with_values(truth, ScalarNSI(scale=mass_scale), job.fixed_eta)
+    priors = {}
+    if job.regime == "prior":
+        priors = {name: Prior(float(getattr(truth, name)), width) for name, width in GLOBAL_FIT_WIDTHS.items()}
+    fit = Fit(experiment, experiment.expected(truth, nature), truth, nature, statistic=job.statistic, priors=priors)
+    return fit, truth, assumed
+
+
+def _chunk(text: str, number: int) -> Array:
+    """Fit the points of one chunk."""
+    job = _job(text)
+    fit, truth, assumed = _prepared(text)
+    axes = [np.asarray(values, dtype=np.float64) for values in job.grid.values()]
+    first = number * job.chunk
+    rows = np.empty((min(job.chunk, job.points - first), len(job.columns)))
+    neighbour: OscillationParameters | None = None
+    for i in range(len(rows)):
+        index = np.unravel_index(first + i, job.shape)
+        values = {name: float(axis[k]) for name, axis, k in zip(job.grid, axes, index, strict=True)}
+        results = []
+        for base in (neighbour, truth):
+            if base is None:
+                continue
+            start, snsi = with_values(base, assumed, values)
+            results.append(fit.minimise(start, snsi, free=job.free, tolerance=1e-4))
+            # a second start only where the first one may have stopped in the wrong wrap
+            if results[-1].converged and neighbour is not None and index[-1] != 0:
+                break
+        best = min(results, key=lambda r: r.chi2)
+        neighbour = best.parameters
+        found = best.values
+        rows[i] = [*values.values(), *(found[n] for n in job.free), best.chi2, float(best.converged)]
+    return rows
+
+
+def _parts(job: ScanJob, work: Path | None) -> Callable[[int], Path | None]:
+    def name(number: int) -> Path | None:
+        return None if work is None else work / f"{job.digest}-{number:06d}.npz"
+
+    return name
+
+
+def _compute(job: ScanJob, todo: list[int], executor: str, workers: int) -> Iterator[tuple[int, Array]]:
+    text = job.as_json()
+    if executor == "serial" or not todo:
+        for number in todo:
+            yield number, _chunk(text, number)
+        return
+    if executor == "processes":
+        context = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_single_thread) as pool:
+            waiting = {pool.submit(_chunk, text, number): number for number in todo}
+            for future in concurrent.futures.as_completed(waiting):
+                yield waiting[future], future.result()
+        return
+    yield from _on_ray(text, todo, workers)
+
+
+def _on_ray(text: str, todo: list[int], workers: int) -> Iterator[tuple[int, Array]]:
+    """Use the cluster that is connected, or a local one that is shut down at the end."""
+    # under `uv run`, Ray would otherwise build a new environment for its workers; they are to be this interpreter
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    try:
+        import ray
+    except ImportError:
+        raise MissingExtra("ray", "a scan on Ray") from None
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+    try:
+        remote = ray.remote(num_cpus=1)(_chunk)
+        pending = {remote.remote(text, number): number for number in todo}
+        while pending:
+            done, _ = ray.wait(list(pending), num_returns=1)
+            for reference in done:
+                yield pending.pop(reference), ray.get(reference)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _single_thread() -> None:
+    """One thread per worker: the linear algebra here is too small to share."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = "1"
+
+
+def run_scan(
+    job: ScanJob,
+    *,
+    executor: str = "serial",
+    workers: int = 2,
+    work_dir: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ScanTable:
+    """Run a scan and return its table.
+
+    Parameters
+    ----------
+    job : ScanJob
+    executor : {"serial", "processes", "ray"}
+        ``"ray"`` needs the extra ``ray`` and uses a running cluster if there is one.
+    workers : int
+        Worker processes.
+    work_dir : path, optional
+        Folder for finished chunks; a later call with the same job continues from them.
+    progress : callable, optional
+        Called with (finished chunks, all chunks).
+
+    Returns
+    -------
+    ScanTable
+        The same rows for any executor and worker count.
+    """
+    check_choice("executor", executor, EXECUTORS)
+    if workers < 1:
+        raise InvalidInput(f"workers = {workers!r} is outside the allowed range [1, inf)")
+    work = None if work_dir is None else Path(work_dir)
+    part = _parts(job, work)
+    total = -(-job.points // job.chunk)
+    done: dict[int, Array] = {}
+    for number in range(total):
+        path = part(number)
+        if path is not None and path.exists():
+            done[number] = load_table(path).rows
+    if progress is not None:
+        progress(len(done), total)
+    todo = [number for number in range(total) if number not in done]
+    for number, rows in _compute(job, todo, executor, workers):
+        done[number] = rows
+        path = part(number)
+        if path is not None:
+            _write_npz(path, rows, job)
+        if progress is not None:
+            progress(len(done), total)
+    return ScanTable(job, np.concatenate([done[number] for number in range(total)]))
