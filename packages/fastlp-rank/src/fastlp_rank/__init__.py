@@ -1,4 +1,6 @@
-"""Exact linear-programming ranking under diversity constraints, inside a request (arXiv:2211.12409).
+"""Exact linear-programming ranking under diversity constraints, inside a request.
+
+Papers: arXiv:2211.12409.
 
 Not built yet: this version holds the place of the package and exports nothing.
 """

@@ -1,4 +1,6 @@
-"""Heterogeneous calibration: calibrate per region of feature space and raise AUC without retraining (arXiv:2202.04837).
+"""Heterogeneous calibration: calibrate per region of feature space and raise AUC without retraining.
+
+Papers: arXiv:2202.04837.
 
 Not built yet: this version holds the place of the package and exports nothing.
 """

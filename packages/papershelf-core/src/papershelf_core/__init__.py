@@ -1,3 +1,16 @@
 """Data sets, metrics, paired timing and claim tables shared by the papershelf packages."""
 
-__all__: list[str] = []
+from importlib import import_module
+from types import ModuleType
+
+__all__ = ["claims", "datasets", "metrics", "timing"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in __all__:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return __all__

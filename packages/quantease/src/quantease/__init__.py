@@ -1,4 +1,6 @@
-"""Outlier-aware 2-8 bit weight quantisation of language models by coordinate descent (arXiv:2309.01885).
+"""Outlier-aware 2-8 bit weight quantisation of language models by coordinate descent.
+
+Papers: arXiv:2309.01885.
 
 Not built yet: this version holds the place of the package and exports nothing.
 """

@@ -1,0 +1,165 @@
+"""Build one package's wheel and test it in a new environment that holds nothing else.
+
+First, every import in the source, those inside functions too, must be of the standard library, the package itself or a
+distribution that the manifest declares (extras included). Then the environment gets the wheel, what the wheel declares,
+and papershelf-core's wheel only if it is declared. In this order: no other package of the shelf is present; every
+module imports; the metadata is whole (licence, typed, readme, version equal to the changelog's top); every console
+script answers --help; pytest is added and tests/smoke runs from a copy outside the repository. Passing proves the
+declared dependencies complete.
+
+    python tools/isolated.py hetcal
+    python tools/isolated.py hetcal --extra lightgbm --python 3.13
+"""
+
+import argparse
+import ast
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from shelf import CORE, Package, package, packages
+
+# Runs inside the new environment: standard library only.
+_IMPORT_ALL = """
+import importlib, pkgutil, sys
+module = importlib.import_module(sys.argv[1])
+names = [found.name for found in pkgutil.walk_packages(module.__path__, module.__name__ + ".")]
+for name in names:
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+print(len(names) + 1)
+"""
+_METADATA = """
+import importlib.metadata as metadata, json, sys
+found = metadata.metadata(sys.argv[1])
+print(json.dumps({
+    "Version": found["Version"], "License-Expression": found["License-Expression"],
+    "License-File": found.get_all("License-File"), "Classifier": found.get_all("Classifier"),
+    "Content-Type": found["Description-Content-Type"], "Readme": len(found.get_payload() or found["Description"] or ""),
+    "Installed": sorted(d.metadata["Name"] for d in metadata.distributions()),
+    "Typed": any(str(f).endswith("py.typed") for f in metadata.files(sys.argv[1]) or []),
+}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="isolated.py"
+    )
+    parser.add_argument("package", help="distribution to test")
+    parser.add_argument("--extra", action="append", default=[], help="extra to install as well; repeatable")
+    parser.add_argument("--python", default=sys.executable, help="interpreter of the environment: a version or a path")
+    arguments = parser.parse_args()
+    tested = package(arguments.package)
+    unknown = set(arguments.extra) - set(tested.manifest["project"].get("optional-dependencies", {}))
+    if unknown:
+        sys.exit(f"{tested.name} has no extra {', '.join(sorted(unknown))}")
+    with tempfile.TemporaryDirectory(prefix="isolated-") as scratch:
+        test(tested, arguments.extra, arguments.python, Path(scratch))
+
+
+def test(tested: Package, extras: list[str], python: str, scratch: Path) -> None:
+    """Build, install and test; leave with the first thing that is wrong."""
+    undeclared = undeclared_imports(tested)
+    if undeclared:
+        sys.exit("\n".join(f"{tested.name}: {problem}" for problem in undeclared))
+    wheel = build(tested, scratch / "dist")
+    environment = scratch / "environment"
+    interpreter = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    run(["uv", "venv", "--quiet", "--python", python, str(environment)], scratch)
+    target = f"{wheel}[{','.join(extras)}]" if extras else str(wheel)
+    install(interpreter, [target], scratch, core=tested if tested.name == CORE else package(CORE))
+
+    modules = run([str(interpreter), "-I", "-c", _IMPORT_ALL, tested.module], scratch).strip()
+    check_metadata(tested, interpreter, scratch)
+    for script in tested.scripts:
+        began = time.perf_counter()
+        run([str(interpreter.parent / script), "--help"], scratch)
+        print(f"{tested.name}: {script} --help answers in {time.perf_counter() - began:.2f} s")
+    install(interpreter, ["pytest"], scratch)
+    smoke = scratch / "smoke"
+    shutil.copytree(tested.folder / "tests" / "smoke", smoke)
+    print(run([str(interpreter), "-m", "pytest", "-q", "--rootdir", str(smoke), str(smoke)], scratch).strip())
+    print(f"{tested.name}: {modules} modules import, metadata whole, smoke tests pass in an environment of its own")
+
+
+def undeclared_imports(tested: Package) -> list[str]:
+    """Imports of distributions that the manifest does not declare; run where the development environment is."""
+    declared = {canonical(re.split(r"[^\w.-]", requirement, maxsplit=1)[0]) for requirement in tested.requirements}
+    provided_by = importlib.metadata.packages_distributions()
+    problems = []
+    for path in sorted((tested.folder / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [str(node.module)]
+            else:
+                continue
+            for name in {name.partition(".")[0] for name in names} - {tested.module, *sys.stdlib_module_names}:
+                distributions = {canonical(found) for found in provided_by.get(name, [name])}
+                if not distributions & declared:
+                    where = f"{path.relative_to(tested.folder)}:{node.lineno}"
+                    problems.append(f"{where} imports {name}, which the manifest does not declare")
+    return problems
+
+
+def canonical(name: str) -> str:
+    """A distribution's name in its normal form, as of PEP 503."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def build(tested: Package, target: Path) -> Path:
+    run(["uv", "build", "--quiet", "--wheel", "--out-dir", str(target), str(tested.folder)], tested.folder)
+    (wheel,) = target.glob("*.whl")
+    return wheel
+
+
+def install(interpreter: Path, targets: list[str], scratch: Path, core: Package | None = None) -> None:
+    """Install with uv; where core is required, it is the wheel built here and no other."""
+    command = ["uv", "pip", "install", "--quiet", "--python", str(interpreter), *targets]
+    if core is not None:
+        overrides = scratch / "overrides.txt"
+        overrides.write_text(f"{CORE} @ {build(core, scratch / 'core').as_uri()}\n", encoding="utf-8")
+        command += ["--overrides", str(overrides)]
+    run(command, scratch)
+
+
+def check_metadata(tested: Package, interpreter: Path, scratch: Path) -> None:
+    found = json.loads(run([str(interpreter), "-I", "-c", _METADATA, tested.name], scratch))
+    allowed = {tested.name} | ({CORE} if tested.core_requirement else set())
+    strangers = (set(found["Installed"]) & set(packages())) - allowed
+    problems = {
+        f"other packages of the shelf are installed: {', '.join(sorted(strangers))}": bool(strangers),
+        f"licence is {found['License-Expression']!r}, not 'Apache-2.0'": found["License-Expression"] != "Apache-2.0",
+        "the wheel holds no licence file": not found["License-File"],
+        "py.typed is not in the wheel": not found["Typed"],
+        "classifier 'Typing :: Typed' is missing": "Typing :: Typed" not in (found["Classifier"] or []),
+        "the readme is missing or no Markdown": found["Content-Type"] != "text/markdown" or found["Readme"] < 100,
+        f"version {found['Version']} is not the changelog's top, {tested.released()}": found["Version"]
+        != tested.released(),
+    }
+    wrong = [problem for problem, there in problems.items() if there]
+    if wrong:
+        sys.exit("\n".join(f"{tested.name}: {problem}" for problem in wrong))
+
+
+def run(command: list[str], folder: Path) -> str:
+    """Run outside the repository's settings; on failure show everything it said."""
+    hidden = {"VIRTUAL_ENV", "PYTHONPATH", "UV_PROJECT_ENVIRONMENT"}
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\nfailed with status {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+import isolated
+import pytest
+from shelf import packages
+
+
+def toy(tmp_path, source, requirements="", extras=""):
+    folder = tmp_path / "packages" / "toy"
+    (folder / "src" / "toy").mkdir(parents=True)
+    (folder / "src" / "toy" / "__init__.py").write_text(source)
+    (folder / "pyproject.toml").write_text(
+        f'[project]\nname = "toy"\nversion = "0.1.0"\ndependencies = [{requirements}]\n'
+        f"[project.optional-dependencies]\nfast = [{extras}]\n"
+    )
+    return packages(tmp_path)["toy"]
+
+
+@pytest.mark.parametrize(
+    ("source", "requirements", "extras"),
+    [
+        ("import json\nimport toy.part\nfrom . import other\n", "", ""),
+        ("import numpy as np\n", '"numpy>=1.26"', ""),
+        ("def f():\n    import sklearn.metrics\n", "", "\"Scikit_Learn[alldeps]>=1.6; python_version > '3'\""),
+        ("from papershelf_core import claims\n", '"papershelf-core>=0.1"', ""),
+    ],
+)
+def test_declared_imports_pass(tmp_path, source, requirements, extras):
+    assert isolated.undeclared_imports(toy(tmp_path, source, requirements, extras)) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [("def f():\n    import scipy.sparse\n", "2 imports scipy"), ("from hetcal import x\n", "1 imports hetcal")],
+)
+def test_undeclared_imports_are_named_with_their_line(tmp_path, source, named):
+    (problem,) = isolated.undeclared_imports(toy(tmp_path, source, '"numpy"'))
+    assert named in problem
+
+
+def test_every_package_of_the_shelf_declares_what_it_imports():
+    for package in packages().values():
+        assert isolated.undeclared_imports(package) == []
