@@ -58,11 +58,13 @@ def winsorise(logits: Floats, clip: float) -> tuple[Floats, int]:
 
 def labels(y: Any, rows: int, soft: bool) -> tuple[Floats, NDArray[Any]]:
     """Labels as numbers in [0, 1] and the two classes; soft labels only when asked for."""
+    if y is None:
+        raise DataError("fit requires y to be passed, but the target y is None")
     values = np.asarray(y)
     if values.ndim == 2 and values.shape[1] == 1:
         from sklearn.exceptions import DataConversionWarning
 
-        warnings.warn("y is a column vector; a vector of shape (n,) was expected", DataConversionWarning, stacklevel=4)
+        warnings.warn("A column-vector y was passed when a 1d array was expected; ravel it", DataConversionWarning, stacklevel=4)
         values = values[:, 0]
     if values.ndim != 1 or values.size != rows:
         raise DataError(f"y has shape {values.shape} but X has {rows} rows; give one label a row")
@@ -98,7 +100,7 @@ def weights(sample_weight: Any, rows: int) -> Floats | None:
     """Weights >= 0 with a positive sum, or None."""
     if sample_weight is None:
         return None
-    if np.ndim(sample_weight) == 0:
+    if isinstance(sample_weight, int | float):
         return np.full(rows, float(sample_weight))
     vector = _vector("sample_weight", sample_weight, rows)
     bad = np.flatnonzero(~(np.isfinite(vector) & (vector >= 0)))
