@@ -26,7 +26,10 @@ for part in (cal, test):
         if isinstance(part[column].dtype, pd.CategoricalDtype):
             part[column] = part[column].cat.codes.astype(float)
 
-SIZES = {8: {"num_leaves": 8, "min_child_samples": 50, "lambda_l2": 5.0}, 31: {"num_leaves": 31, "min_child_samples": 20}}
+SIZES = {
+    8: {"num_leaves": 8, "min_child_samples": 50, "lambda_l2": 5.0},
+    31: {"num_leaves": 31, "min_child_samples": 20},
+}
 result = {}
 for leaves, size in SIZES.items():
     for start_from in ("init", "stack", "xonly"):
@@ -55,7 +58,9 @@ for leaves, size in SIZES.items():
             metrics="binary_logloss",
             callbacks=[lgb.early_stopping(30, verbose=False)],
         )
-        rounds = len(history["valid booster"]) if "valid booster" in history else len(history["valid binary_logloss-mean"])
+        rounds = (
+            len(history["valid booster"]) if "valid booster" in history else len(history["valid binary_logloss-mean"])
+        )
         data = lgb.Dataset(cal[columns], y, init_score=init)
         booster = lgb.train(parameters, data, rounds)
         fit_s = time.process_time() - start

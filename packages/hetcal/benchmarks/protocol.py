@@ -26,9 +26,7 @@ ADULT_COLUMNS = (
     "age workclass fnlwgt education education_num marital_status occupation relationship race sex "
     "capital_gain capital_loss hours_per_week native_country income"
 ).split()
-FLIGHT_COLUMNS = (
-    "month day sched_dep_time sched_arr_time flight carrier origin dest distance".split()
-)
+FLIGHT_COLUMNS = "month day sched_dep_time sched_arr_time flight carrier origin dest distance".split()
 
 
 def _folder() -> Path:
@@ -50,9 +48,7 @@ def load(name: str) -> tuple[pd.DataFrame, np.ndarray]:
         table = table.drop(columns="ID")
     elif name == "adult":
         parts = [
-            pd.read_csv(
-                _folder() / f"adult-{part}.csv.gz", names=ADULT_COLUMNS, skipinitialspace=True, comment="|"
-            )
+            pd.read_csv(_folder() / f"adult-{part}.csv.gz", names=ADULT_COLUMNS, skipinitialspace=True, comment="|")
             for part in ("train", "test")
         ]
         table = pd.concat(parts, ignore_index=True)
@@ -64,8 +60,7 @@ def load(name: str) -> tuple[pd.DataFrame, np.ndarray]:
         table = table[FLIGHT_COLUMNS]
     elif name == "higgs":
         parts = [
-            pd.read_csv(_folder() / f"higgs-sample-{part}.tsv.gz", sep="\t", header=None)
-            for part in ("train", "test")
+            pd.read_csv(_folder() / f"higgs-sample-{part}.tsv.gz", sep="\t", header=None) for part in ("train", "test")
         ]
         table = pd.concat(parts, ignore_index=True)
         y = table.pop(0).to_numpy(int)

@@ -10,7 +10,7 @@ Logistic families, p = sigmoid(offset + x(z)' theta), x(z) the family's features
 and step or piecewise-linear families, isotonic (pool adjacent violators) and histogram (equal mass), both mixed
 with the global Platt curve by n / (n + m), which is their shrinkage. c, the mean logit, makes the prior on
 (a, b) independent of where zero lies. With ``monotone`` every slope is kept positive, so the ranking inside a leaf
-is the base model's own.
+is the base model's own; a histogram alone follows the data wherever they go.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class LogisticMap:
     def logits(self, z: Floats, leaf: Leaves) -> Floats:
         """Calibrated logit of each row."""
         if self.family == "platt":
-            return self.theta[leaf, 0] + self.theta[leaf, 1] * (z - self.centre)
+            return np.asarray(self.theta[leaf, 0] + self.theta[leaf, 1] * (z - self.centre))
         eta = self.slope * z
         for d, feature in enumerate(logistic_features(self.family, z, self.centre)):
             eta = eta + self.theta[leaf, d] * feature
@@ -109,13 +109,15 @@ LeafMap = LogisticMap | CurveMap
 def logistic_features(family: str, z: Floats, centre: float) -> list[Floats]:
     """x(z) of a logistic family."""
     one = np.ones_like(z)
-    return {
-        "platt": lambda: [one, z - centre],
-        "temperature": lambda: [z],
-        "shift": lambda: [one],
-        "beta": lambda: [one, -log1pexp(-z), log1pexp(z)],
-        "identity": lambda: [],
-    }[family]()
+    if family == "platt":
+        return [one, z - centre]
+    if family == "temperature":
+        return [z]
+    if family == "shift":
+        return [one]
+    if family == "beta":
+        return [one, -log1pexp(-z), log1pexp(z)]
+    return []
 
 
 def fit_leaf_map(
@@ -208,9 +210,9 @@ def _global_parameters(
         start = np.array([1.0] * features.shape[0]) if family != "shift" else np.zeros(1)
         if family == "beta":
             start[0] = 0.0
-        mean = no_shrinkage(
-            features, y, weight, one, 1, start, offset=offset, lower=bound if monotone else None
-        ).theta[0]
+        mean = no_shrinkage(features, y, weight, one, 1, start, offset=offset, lower=bound if monotone else None).theta[
+            0
+        ]
     if not monotone or not slopes:
         return mean, None
     lower = np.full(mean.size, -np.inf)

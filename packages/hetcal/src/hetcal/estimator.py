@@ -319,7 +319,9 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             if len(X) == 0:
                 raise DataError("X has 0 rows; at least one is needed")
             return X
-        kinds = np.asarray(X, dtype=object).dtype.kind if isinstance(X, list) else getattr(X, "dtype", np.dtype("O")).kind
+        kinds = (
+            np.asarray(X, dtype=object).dtype.kind if isinstance(X, list) else getattr(X, "dtype", np.dtype("O")).kind
+        )
         checked = validate_data(
             self,
             X,
@@ -448,9 +450,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             return clone(self.partitioner)
         return CallablePartitioner(self.partitioner)
 
-    def _fit_regions(
-        self, way: str, X: Any, encoded: Floats, z: Floats, y: Floats, weight: Floats | None
-    ) -> Regions:
+    def _fit_regions(self, way: str, X: Any, encoded: Floats, z: Floats, y: Floats, weight: Floats | None) -> Regions:
         if way == "groups" and not self._needs_groups:
             raise DataError("partitioner='groups' needs groups= at fit; or use GroupPartitioner(columns=[...])")
         partitioner = self._new_partitioner(way)
@@ -541,7 +541,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
     def predict(self, X: Any, *, scores: Any = None, logits: Any = None, groups: Any = None) -> NDArray[Any]:
         """The likelier class of each row."""
         positive = self.decision_function(X, scores=scores, logits=logits, groups=groups) > 0
-        return self.classes_[positive.astype(int)]
+        return np.asarray(self.classes_[positive.astype(int)])
 
     def apply(self, X: Any, *, groups: Any = None) -> Leaves:
         """Region of each row, shape (n,): the leaf, -1 for an unseen group, 0 where one map serves all rows."""
@@ -549,12 +549,12 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         X = self._table(X, reset=False)
         if not isinstance(self.model_, Regions):
             if self.model_ is not None:
-                raise DataError(f"the chosen way is {self.way_!r}, which has no single partition; fit with partitioner='tree'")
+                raise DataError(
+                    f"the chosen way is {self.way_!r}, which has no single partition; fit with partitioner='tree'"
+                )
             return np.zeros(len(X), dtype=np.intp)
         table = X if self.score_column is None else self._split_score(X, None, None)[0]
-        return np.asarray(
-            self.model_.partitioner.leaves(self._source(table, groups), self.encoder_.transform(table))
-        )
+        return np.asarray(self.model_.partitioner.leaves(self._source(table, groups), self.encoder_.transform(table)))
 
     def calibrate(self, logits: Any, leaf: Any) -> Floats:
         """Calibrated probability of the second class from base logits and region numbers, without the features."""
@@ -562,7 +562,11 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         z, _ = validation.winsorise(validation.base_logits(None, logits, np.size(logits)), self.clip)
         if isinstance(self.model_, Regions):
             numbers = np.asarray(leaf)
-            if numbers.shape != z.shape or numbers.dtype.kind not in "iu" or numbers.max(initial=-1) >= self.model_.leaf_map.n_leaves:
+            if (
+                numbers.shape != z.shape
+                or numbers.dtype.kind not in "iu"
+                or numbers.max(initial=-1) >= self.model_.leaf_map.n_leaves
+            ):
                 raise DataError(f"leaf must hold one integer a row below {self.model_.leaf_map.n_leaves}, or -1")
             return sigmoid(self.model_.calibrate(z, numbers.astype(np.intp)) + self.prior_shift_)
         if self.model_ is not None:
@@ -611,5 +615,3 @@ def _choose(ways: list[str], oof: dict[str, Floats], y: Floats, weight: Floats |
             best = "identity"
         steps.append(f"global gains {gain:.5f} (s.e. {error:.5f}) on identity")
     return best, "; ".join(steps) + f": {best} it is"
-
-

@@ -149,7 +149,7 @@ def _encode(raw: Any, vocabulary: tuple[Any, ...]) -> Floats:
     codes, values = _factorised(raw)
     index = {value: code for code, value in enumerate(vocabulary)}
     rank = np.array([*(index.get(value, np.nan) for value in values), np.nan], dtype=np.float64)
-    return rank[codes]  # code -1 reads the NaN at the end
+    return np.asarray(rank[codes])  # code -1 reads the NaN at the end
 
 
 def _numbers(name: str, raw: Any) -> Floats:

@@ -27,11 +27,10 @@ Leaves = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class LeafFit:
-    """Parameters (K, D) of every leaf, the inverse Hessian's diagonal (K, D), and the Newton steps taken."""
+    """Parameters (K, D) of every leaf, and the inverse Hessian's diagonal (K, D)."""
 
     theta: Floats
     variance: Floats
-    steps: int
 
 
 def fit_leaves(
@@ -55,19 +54,17 @@ def fit_leaves(
     """
     free = np.ones((n_leaves, features.shape[0]), dtype=bool)
     theta = prior_mean.copy() if start is None else start.copy()
-    steps = 0
     while True:
-        theta, hessian, used = _newton(
+        theta, hessian = _newton(
             features, y, weight, leaf, n_leaves, prior_mean, prior_precision, offset, theta, free, tolerance, max_steps
         )
-        steps += used
         violated = np.zeros_like(free) if lower is None else free & (theta < lower - 1e-12)
         if lower is None or not violated.any():
             break
         theta = np.where(violated, lower, theta)
         free &= ~violated
     variance = np.diagonal(np.linalg.inv(hessian), axis1=1, axis2=2).copy()
-    return LeafFit(theta, np.where(free, variance, 0.0), steps)
+    return LeafFit(theta, np.where(free, variance, 0.0))
 
 
 def _newton(
@@ -83,12 +80,12 @@ def _newton(
     free: NDArray[np.bool_],
     tolerance: float,
     max_steps: int,
-) -> tuple[Floats, Floats, int]:
+) -> tuple[Floats, Floats]:
     best = theta
     best_objective = np.full(n_leaves, np.inf)
     step = np.zeros_like(theta)
     hessian = np.zeros((n_leaves, theta.shape[1], theta.shape[1]))
-    for count in range(1, max_steps + 1):
+    for _ in range(max_steps):
         objective, gradient, curvature = _derivatives(features, y, weight, leaf, n_leaves, offset, theta)
         away = theta - prior_mean
         objective += 0.5 * (prior_precision * away**2).sum(axis=1)
@@ -106,7 +103,7 @@ def _newton(
         if np.abs(step).max() <= tolerance:
             break
         theta = best + step
-    return best + np.where(np.abs(step) <= tolerance, step, 0.0), hessian, count
+    return best + np.where(np.abs(step) <= tolerance, step, 0.0), hessian
 
 
 def _derivatives(

@@ -166,7 +166,7 @@ class HeterogeneousCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, Bas
             raise DataError(
                 "Classifier can't train when only one class is present: y has one class only"
                 if count == 1
-                else f"Only binary classification is supported. The type of the target is multiclass: y has {count} classes"
+                else f"Only binary classification is supported. The type of the target is multiclass ({count} classes)"
             )
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
         params = dict(fit_params)
@@ -196,7 +196,9 @@ class HeterogeneousCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, Bas
             times[test] += 1
             copies.append(copy)
         if not (times > 0).all():
-            raise DataError(f"cv leaves {int((times == 0).sum())} rows in no test fold; every row needs an honest logit")
+            raise DataError(
+                f"cv leaves {int((times == 0).sum())} rows in no test fold; every row needs an honest logit"
+            )
         self.estimators_ = copies if self.ensemble else [clone(base).fit(X, y, **params)]
         return total / times
 
@@ -206,7 +208,9 @@ class HeterogeneousCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, Bas
         if isinstance(self.cv, int | np.integer):
             smallest = int(np.unique(y, return_counts=True)[1].min())
             if smallest < 2:
-                raise DataError(f"the rarer class has {smallest} row; cross-fitting needs at least 2 (y has {len(y)} rows)")
+                raise DataError(
+                    f"the rarer class has {smallest} row; cross-fitting needs at least 2 (y has {len(y)} rows)"
+                )
             if smallest < self.cv:
                 warn(f"cv={self.cv} folds, but the rarer class has {smallest} rows; using {smallest} folds")
             splitter = StratifiedKFold(min(int(self.cv), smallest), shuffle=True, random_state=self.random_state)
@@ -251,7 +255,7 @@ class HeterogeneousCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, Bas
     def predict(self, X: Any) -> NDArray[Any]:
         """The likelier class of each row."""
         positive = self.decision_function(X) > 0
-        return self.classes_[positive.astype(int)]
+        return np.asarray(self.classes_[positive.astype(int)])
 
 
 def _take(X: Any, rows: Any) -> Any:

@@ -114,7 +114,9 @@ def _arrays(y: Any, probabilities: Any, sample_weight: Any) -> tuple[Floats, Flo
     p = np.asarray(probabilities, dtype=np.float64)
     w = np.ones_like(label) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
     if label.ndim != 1 or p.shape != label.shape or w.shape != label.shape or label.size == 0:
-        raise DataError(f"y, probabilities and sample_weight must be vectors of one length: {label.shape}, {p.shape}, {w.shape}")
+        raise DataError(
+            f"y, probabilities and sample_weight must be vectors of one length: {label.shape}, {p.shape}, {w.shape}"
+        )
     if not ((p >= 0) & (p <= 1)).all():
         raise DataError("probabilities must lie in [0, 1] without NaN")
     if not (np.isfinite(w) & (w >= 0)).all() or not w.sum() > 0:

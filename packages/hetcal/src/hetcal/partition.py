@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from hetcal.errors import DataError, LeafMapError
@@ -108,7 +109,7 @@ class TreePartitioner(BaseEstimator):  # type: ignore[misc]
         self.ancestors = self.tree_.ancestors()
         return self
 
-    def ordered(self, encoded: Floats) -> Floats:
+    def ordered(self, encoded: Floats) -> NDArray[np.float32]:
         """The matrix with category codes replaced by their ranks."""
         return reorder(encoded, self.ranks_)
 
@@ -121,7 +122,7 @@ class TreePartitioner(BaseEstimator):  # type: ignore[misc]
         return self.tree_.describe(self.names_, self.vocabularies_)
 
 
-def reorder(encoded: Floats, ranks: dict[int, Floats]) -> Floats:
+def reorder(encoded: Floats, ranks: dict[int, Floats]) -> NDArray[np.float32]:
     """Replace the category codes of the given columns by ranks; NaN stays NaN."""
     matrix = encoded.astype(np.float32)
     for i, rank in ranks.items():
@@ -132,7 +133,7 @@ def reorder(encoded: Floats, ranks: dict[int, Floats]) -> Floats:
 
 
 def grow(
-    matrix: Floats,
+    matrix: NDArray[np.float32],
     y: Floats,
     weight: Floats | None,
     *,
@@ -188,7 +189,9 @@ class GroupPartitioner(BaseEstimator):  # type: ignore[misc]
             counts[key] = counts.get(key, 0) + 1
         self.keys_ = sorted((k for k, n in counts.items() if n >= self.min_rows), key=lambda k: [str(v) for v in k])
         if not self.keys_:
-            raise DataError(f"no group has min_rows={self.min_rows} calibration rows; the largest has {max(counts.values())}")
+            raise DataError(
+                f"no group has min_rows={self.min_rows} calibration rows; the largest has {max(counts.values())}"
+            )
         self.index_ = {key: number for number, key in enumerate(self.keys_)}
         self.n_leaves = len(self.keys_)
         levels = []

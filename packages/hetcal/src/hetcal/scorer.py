@@ -206,7 +206,9 @@ class Scorer:
         self.codes = [
             None if c.get("values") is None else {v: i for i, v in enumerate(c["values"])} for c in self.columns
         ]
-        self.ranks = {int(k): np.append(np.asarray(v, dtype=np.float64), np.nan) for k, v in self.model.get("ranks", {}).items()}
+        self.ranks = {
+            int(k): np.append(np.asarray(v, dtype=np.float64), np.nan) for k, v in self.model.get("ranks", {}).items()
+        }
         groups = self.model.get("groups")
         self.groups = None if groups is None else {tuple(k): i for i, k in enumerate(groups["keys"])}
 

@@ -163,9 +163,7 @@ def nested_bayes(
         count = int(node_of_leaf.max()) + 1
         node_mean = np.zeros((count, features.shape[0]))
         node_mean[node_of_leaf] = parent_theta  # leaves of one node share the parent's parameters
-        shrunk = empirical_bayes(
-            features, y, weight, node_of_leaf[leaf], count, node_mean, offset=offset, lower=lower
-        )
+        shrunk = empirical_bayes(features, y, weight, node_of_leaf[leaf], count, node_mean, offset=offset, lower=lower)
         parent_theta = shrunk.theta[node_of_leaf]
         taus.append(shrunk.tau[0])
     return Shrunk(parent_theta.copy(), np.array(taus))

@@ -138,7 +138,9 @@ def auc_decomposition(y: Any, scores: Any, leaf: Any, sample_weight: Any = None)
     label, values = np.asarray(y, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     number = np.asarray(leaf)
     if label.ndim != 1 or values.shape != label.shape or number.shape != label.shape:
-        raise DataError(f"y, scores and leaf must be vectors of one length: {label.shape}, {values.shape}, {number.shape}")
+        raise DataError(
+            f"y, scores and leaf must be vectors of one length: {label.shape}, {values.shape}, {number.shape}"
+        )
     if number.dtype.kind not in "iu" or number.size == 0 or number.min() < 0:
         raise DataError("leaf must hold integers 0 .. K - 1")
     if not np.isin(label, (0.0, 1.0)).all() or label.min() == label.max():

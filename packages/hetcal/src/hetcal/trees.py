@@ -41,7 +41,7 @@ class FlatTree:
         """Number of leaves."""
         return int(self.leaf.max()) + 1
 
-    def apply(self, X: Floats) -> Leaves:
+    def apply(self, X: NDArray[Any]) -> Leaves:
         """Leaf number of each row of an encoded matrix."""
         rows = np.asarray(X, dtype=np.float32) if self.single else X
         node = np.zeros(len(X), dtype=np.int64)

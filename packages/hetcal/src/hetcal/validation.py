@@ -64,7 +64,9 @@ def labels(y: Any, rows: int, soft: bool) -> tuple[Floats, NDArray[Any]]:
     if values.ndim == 2 and values.shape[1] == 1:
         from sklearn.exceptions import DataConversionWarning
 
-        warnings.warn("A column-vector y was passed when a 1d array was expected; ravel it", DataConversionWarning, stacklevel=4)
+        warnings.warn(
+            "A column-vector y was passed when a 1d array was expected; ravel it", DataConversionWarning, stacklevel=4
+        )
         values = values[:, 0]
     if values.ndim != 1 or values.size != rows:
         raise DataError(f"y has shape {values.shape} but X has {rows} rows; give one label a row")
@@ -91,7 +93,7 @@ def labels(y: Any, rows: int, soft: bool) -> tuple[Floats, NDArray[Any]]:
     if classes.size > 2:
         kind = "soft labels? pass soft_labels=True" if values.dtype.kind == "f" else "fit one calibrator per class"
         raise DataError(
-            f"Unknown label type: y has {classes.size} distinct values. Only binary classification is supported ({kind})"
+            f"Unknown label type: y has {classes.size} values. Only binary classification is supported ({kind})"
         )
     return codes.astype(np.float64), classes
 
@@ -106,7 +108,7 @@ def weights(sample_weight: Any, rows: int) -> Floats | None:
     bad = np.flatnonzero(~(np.isfinite(vector) & (vector >= 0)))
     if bad.size:
         raise DataError(
-            f"sample_weight[{bad[0]}]={vector[bad[0]]:g} is negative or not finite; {bad.size} such rows. Drop them instead"
+            f"sample_weight[{bad[0]}]={vector[bad[0]]:g} is negative or not finite ({bad.size} such rows)"
         )
     if not vector.sum() > 0:
         raise DataError("sample_weight sums to zero; at least one row needs a positive weight")
