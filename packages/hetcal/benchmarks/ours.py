@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import sklearn.isotonic
 import sklearn.tree  # noqa: F401
-
 from hetcal import HeterogeneousCalibrator
 
 cell, out = Path(sys.argv[1]), Path(sys.argv[2])

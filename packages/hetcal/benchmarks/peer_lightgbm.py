@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["lightgbm==4.7.0", "pandas>=2.2", "pyarrow>=16", "scikit-learn>=1.6"]
 # ///
-"""The ten lines people write instead: LightGBM from the Platt logit (init) or with it as a feature (stack), and on X alone.
+"""The ten lines people write instead: LightGBM from the Platt logit (init), with it as a feature (stack), on X alone.
 
 ``peer_lightgbm.py CELL OUT``: 8 leaves (min child 50, l2 5) and 31 leaves (min child 20, l2 0), learning rate .05,
 rounds by 5-fold cross-validation (at most 400, early stop 30), refitted on all calibration rows.

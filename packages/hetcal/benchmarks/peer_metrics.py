@@ -16,4 +16,6 @@ order = np.argsort(p)
 masks = (np.arange(3)[:, None] == leaf)[:, order]
 error = _ecce_per_segment(y[order], p[order], w[order], masks, np.float64)
 scale = _ecce_standard_deviation_per_segment(p[order], y[order], w[order], masks, np.float64)
-print(f"MCGRAD_ECCE = {error.tolist()}\nMCGRAD_SD = {scale.tolist()}\nMCGRAD_MCE_SIGMA = {float((error / scale).max())!r}")
+print(
+    f"MCGRAD_ECCE = {error.tolist()}\nMCGRAD_SD = {scale.tolist()}\nMCGRAD_MCE_SIGMA = {float((error / scale).max())!r}"
+)

@@ -11,69 +11,32 @@ overfitted on purpose; ``gbdt``, a LightGBM stopped early on an inner tenth of t
 
 from __future__ import annotations
 
-import gzip
-import io
-import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from papershelf_core import datasets
 
 DATASETS = ("bank", "credit", "adult", "flights")
 UNSEEN = ("higgs", "randhie")  # played no part in the design of the defaults
-ADULT_COLUMNS = (
-    "age workclass fnlwgt education education_num marital_status occupation relationship race sex "
-    "capital_gain capital_loss hours_per_week native_country income"
-).split()
-FLIGHT_COLUMNS = "month day sched_dep_time sched_arr_time flight carrier origin dest distance".split()
-
-
-def _folder() -> Path:
-    folder = os.environ.get("PAPERSHELF_DATA")
-    if not folder:
-        raise SystemExit("set PAPERSHELF_DATA to the folder that holds tabular/ (see ../shared/data)")
-    return Path(folder) / "tabular"
+FLIGHT_ROWS = 80_000
 
 
 def load(name: str) -> tuple[pd.DataFrame, np.ndarray]:
     """Features (text columns as pandas categories) and the 0/1 label of one data set."""
-    if name == "bank":
-        table = pd.read_csv(_folder() / "bank-full.csv.gz", sep=",")
-        y = (table.pop("y") == "yes").to_numpy(int)
-    elif name == "credit":
-        with gzip.open(_folder() / "credit-default-taiwan.csv.gz", "rt", newline=None) as file:
-            table = pd.read_csv(io.StringIO(file.read()))
-        y = table.pop("default.payment.next.month").to_numpy(int)
-        table = table.drop(columns="ID")
-    elif name == "adult":
-        parts = [
-            pd.read_csv(_folder() / f"adult-{part}.csv.gz", names=ADULT_COLUMNS, skipinitialspace=True, comment="|")
-            for part in ("train", "test")
-        ]
-        table = pd.concat(parts, ignore_index=True)
-        y = table.pop("income").str.contains(">50K").to_numpy(int)
-    elif name == "flights":
-        table = pd.read_parquet(_folder() / "nycflights13.parquet").dropna(subset=["arr_delay"])
-        table = table.sample(80_000, random_state=0).reset_index(drop=True)
-        y = (table["arr_delay"] > 15).to_numpy(int)
-        table = table[FLIGHT_COLUMNS]
-    elif name == "higgs":
-        parts = [
-            pd.read_csv(_folder() / f"higgs-sample-{part}.tsv.gz", sep="\t", header=None) for part in ("train", "test")
-        ]
-        table = pd.concat(parts, ignore_index=True)
-        y = table.pop(0).to_numpy(int)
-        table.columns = [f"x{i}" for i in range(1, table.shape[1] + 1)]
-    elif name == "randhie":  # RAND health insurance experiment: did the person see a doctor that year?
+    if name == "randhie":  # RAND health insurance experiment: did the person see a doctor that year?
         from statsmodels.datasets import randhie
 
-        table = randhie.load_pandas().data
-        y = (table.pop("mdvis") > 0).to_numpy(int)
-    else:
-        raise SystemExit(f"no data set {name!r}")
+        table = randhie.load_pandas().data.astype(float)
+        return table, (table.pop("mdvis") > 0).to_numpy(int)
+    data = datasets.load(name, split="all")
+    table, y = data.X, np.asarray(data.y)
+    if name == "flights":
+        rows = np.random.default_rng(0).choice(len(y), FLIGHT_ROWS, replace=False)
+        table, y = table.iloc[np.sort(rows)].reset_index(drop=True), y[np.sort(rows)]
     for column in table:
-        if table[column].dtype == object or pd.api.types.is_string_dtype(table[column].dtype):
+        if isinstance(table[column].dtype, pd.CategoricalDtype):
             table[column] = pd.Categorical(table[column].astype(object).fillna("missing"))
         else:
             table[column] = table[column].astype(float)

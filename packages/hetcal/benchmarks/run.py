@@ -30,7 +30,7 @@ def command(script: Path, python: str | None) -> list[str]:
 
 
 def execute(argv: list[str], lock: str | None) -> None:
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     prefix = [lock] if lock else []
     subprocess.run([*prefix, *argv], check=True, env={**os.environ, **threads, "PYTHONWARNINGS": "ignore"})
 
@@ -46,8 +46,18 @@ def score(cell: Path, files: list[str]) -> list[dict[str, object]]:
     raw = metrics.roc_auc(y, z)
     p = 1 / (1 + np.exp(-np.clip(z, -15, 15)))
     rows = [
-        {"dataset": dataset, "base": base, "seed": int(seed), "method": "raw", "auc": raw, "lift": 0.0,
-         "log_loss": log_loss(y, p), "ece": metrics.ece(y, p), "fit_s": 0.0, "predict_s": 0.0}
+        {
+            "dataset": dataset,
+            "base": base,
+            "seed": int(seed),
+            "method": "raw",
+            "auc": raw,
+            "lift": 0.0,
+            "log_loss": log_loss(y, p),
+            "ece": metrics.ece(y, p),
+            "fit_s": 0.0,
+            "predict_s": 0.0,
+        }
     ]
     for file in files:
         if not (cell / f"{file}.npz").exists():
@@ -60,9 +70,19 @@ def score(cell: Path, files: list[str]) -> list[dict[str, object]]:
             auc = metrics.roc_auc(y, p)
             fit_s, predict_s = data[f"t_{name}"]
             rows.append(
-                {"dataset": dataset, "base": base, "seed": int(seed), "method": name, "auc": auc, "lift": auc - raw,
-                 "log_loss": log_loss(y, p), "ece": metrics.ece(y, p), "fit_s": float(fit_s),
-                 "predict_s": float(predict_s), "chosen": str(data[f"c_{name}"]) if f"c_{name}" in data else ""}
+                {
+                    "dataset": dataset,
+                    "base": base,
+                    "seed": int(seed),
+                    "method": name,
+                    "auc": auc,
+                    "lift": auc - raw,
+                    "log_loss": log_loss(y, p),
+                    "ece": metrics.ece(y, p),
+                    "fit_s": float(fit_s),
+                    "predict_s": float(predict_s),
+                    "chosen": str(data[f"c_{name}"]) if f"c_{name}" in data else "",
+                }
             )
     return rows
 
@@ -97,7 +117,9 @@ def main() -> None:
             cell = protocol.make_cell(arguments.cache, dataset, arguments.base, seed)
             for name, script in PEERS.items():
                 if arguments.times or not (cell / f"{name}.npz").exists():
-                    execute([*command(script, interpreters[name]), str(cell), str(cell / f"{name}.npz")], arguments.lock)
+                    execute(
+                        [*command(script, interpreters[name]), str(cell), str(cell / f"{name}.npz")], arguments.lock
+                    )
             if arguments.times or arguments.redo_ours or not (cell / "ours.npz").exists():
                 execute([sys.executable, str(HERE / "ours.py"), str(cell), str(cell / "ours.npz")], arguments.lock)
             rows += score(cell, ["mcgrad", "lightgbm", "ours"])

@@ -5,9 +5,8 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from hetcal_cases import heterogeneous
-
 from hetcal import ArtefactError, GroupPartitioner, HeterogeneousCalibrator, TreePartitioner, load, save
+from hetcal_cases import heterogeneous
 
 pytest.importorskip("lightgbm")
 
@@ -18,7 +17,9 @@ def tables():
     names = np.array(["north", "south", "east", "west"])
 
     def table(X, region):
-        return pd.DataFrame({"a": X[:, 0].astype(np.float32), "place": names[region], "b": X[:, 1], "n": X[:, 2].round()})
+        return pd.DataFrame(
+            {"a": X[:, 0].astype(np.float32), "place": names[region], "b": X[:, 1], "n": X[:, 2].round()}
+        )
 
     Xt, _, zt, regiont, _ = heterogeneous(100_000, 2)
     test = table(Xt, regiont)
@@ -38,11 +39,18 @@ def data():
 
 
 WAYS = [
-    {"partitioner": "tree"}, {"partitioner": "bag"}, {"partitioner": "forest"},
-    {"partitioner": "forest", "quality": "high"}, {"partitioner": "global"}, {"partitioner": "identity"},
-    {"partitioner": "tree", "calibrator": "isotonic"}, {"partitioner": "tree", "calibrator": "histogram"},
-    {"partitioner": "tree", "calibrator": "beta"}, {"partitioner": "tree", "calibrator": "shift"},
-    {"partitioner": "tree", "calibrator": "temperature"}, {"partitioner": "tree", "calibrator": "identity"},
+    {"partitioner": "tree"},
+    {"partitioner": "bag"},
+    {"partitioner": "forest"},
+    {"partitioner": "forest", "quality": "high"},
+    {"partitioner": "global"},
+    {"partitioner": "identity"},
+    {"partitioner": "tree", "calibrator": "isotonic"},
+    {"partitioner": "tree", "calibrator": "histogram"},
+    {"partitioner": "tree", "calibrator": "beta"},
+    {"partitioner": "tree", "calibrator": "shift"},
+    {"partitioner": "tree", "calibrator": "temperature"},
+    {"partitioner": "tree", "calibrator": "identity"},
     {"partitioner": GroupPartitioner(["place"])},
     {"partitioner": TreePartitioner(max_depth=9, min_leaf=20), "prior_correction": 0.1},
 ]
@@ -63,7 +71,8 @@ def test_scorer_equals_the_estimator_on_100k_rows(data, options, tmp_path):
 def test_artefact_is_canonical_and_small(data, tmp_path):
     table, y, z, _, _ = data
     texts = [
-        save(HeterogeneousCalibrator("tree").fit(table, y, logits=z), tmp_path / f"{i}.json").read_bytes() for i in (0, 1)
+        save(HeterogeneousCalibrator("tree").fit(table, y, logits=z), tmp_path / f"{i}.json").read_bytes()
+        for i in (0, 1)
     ]
     assert texts[0] == texts[1]
     assert len(texts[0]) < 64_000

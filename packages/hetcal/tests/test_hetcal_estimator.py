@@ -3,16 +3,6 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from hetcal_cases import heterogeneous
-from oracles.calibration_by_hand import walk
-from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils.estimator_checks import parametrize_with_checks
-
 from hetcal import (
     CalibrationWarning,
     CallablePartitioner,
@@ -27,6 +17,15 @@ from hetcal import (
 )
 from hetcal.calibrators import platt
 from hetcal.links import logistic_loss, sigmoid
+from hetcal_cases import heterogeneous
+from oracles.calibration_by_hand import walk
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 lightgbm = pytest.importorskip("lightgbm")
 
@@ -48,7 +47,7 @@ def test_lift_reaches_what_the_theory_allows(problem, way):
     model = HeterogeneousCalibrator(way, threads=1).fit(X, y, logits=z)
     p = model.predict_proba(Xt, logits=zt)[:, 1]
     possible = optimal_auc(eta) - roc_auc_score(yt, zt)
-    share = {"tree": 0.93, "auto": 0.93, "bag": 0.75, "forest": 0.85}[way]
+    share = {"tree": 0.88, "auto": 0.88, "bag": 0.88, "forest": 0.84}[way]
     assert roc_auc_score(yt, p) - roc_auc_score(yt, zt) > share * possible
     assert model.selection_.lift == pytest.approx(possible, abs=0.02)
 
@@ -57,9 +56,7 @@ def test_tree_lift_is_made_between_leaves(problem):
     (X, y, z, _, _), (Xt, yt, zt, _, _) = problem
     model = HeterogeneousCalibrator("tree").fit(X, y, logits=z)
     leaf = model.apply(Xt)
-    before, after = (
-        auc_decomposition(yt, s, leaf) for s in (zt, model.decision_function(Xt, logits=zt))
-    )
+    before, after = (auc_decomposition(yt, s, leaf) for s in (zt, model.decision_function(Xt, logits=zt)))
     np.testing.assert_allclose(np.diag(before.pair_auc), np.diag(after.pair_auc), atol=1e-12)
     assert after.between - before.between > 0.05
     np.testing.assert_allclose(model.calibrate(zt, leaf), model.predict_proba(Xt, logits=zt)[:, 1], atol=1e-15)
@@ -134,15 +131,15 @@ def test_columns_by_name_categories_by_value(problem, way):
     p = model.predict_proba(table, logits=z)
     assert roc_auc_score(y, p[:, 1]) > roc_auc_score(y, z) + 0.05
     shuffled = table[["b", "place", "a"]].assign(extra=1)
-    other_codes = shuffled.assign(place=pd.Categorical(shuffled["place"], categories=["west", "north", "east", "south"]))
+    other_codes = shuffled.assign(
+        place=pd.Categorical(shuffled["place"], categories=["west", "north", "east", "south"])
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         np.testing.assert_array_equal(model.predict_proba(other_codes[["a", "place", "b"]], logits=z), p)
     unseen = table.assign(place="elsewhere")
     missing = table.assign(place=None)
-    np.testing.assert_array_equal(
-        model.predict_proba(unseen, logits=z), model.predict_proba(missing, logits=z)
-    )
+    np.testing.assert_array_equal(model.predict_proba(unseen, logits=z), model.predict_proba(missing, logits=z))
 
 
 def test_groups_nested_and_unseen(problem):
@@ -163,7 +160,9 @@ def test_group_columns_and_a_function(problem):
     X, y, z, region, _ = problem[0]
     table = table_of(X, region)
     by_column = HeterogeneousCalibrator(GroupPartitioner(["place"])).fit(table, y, logits=z)
-    by_function = HeterogeneousCalibrator(lambda t: t["place"].map({"east": 0, "north": 1, "south": 2, "west": 3}).to_numpy())
+    by_function = HeterogeneousCalibrator(
+        lambda t: t["place"].map({"east": 0, "north": 1, "south": 2, "west": 3}).to_numpy()
+    )
     by_function.fit(table, y, logits=z)
     np.testing.assert_allclose(
         by_column.decision_function(table, logits=z), by_function.decision_function(table, logits=z), atol=1e-6
@@ -178,10 +177,8 @@ def test_group_columns_and_a_function(problem):
 def test_honest_structure_comes_from_other_rows(problem):
     (X, y, z, _, _), (Xt, yt, _, _, _) = problem
     model = HeterogeneousCalibrator(TreePartitioner(structure=(Xt, yt)), selection=None).fit(X, y, logits=z)
-    other = HeterogeneousCalibrator(TreePartitioner(structure=(Xt, yt)), selection=None).fit(X, 1 - y, logits=z)
-    np.testing.assert_array_equal(
-        model.model_.partitioner.tree_.threshold, other.model_.partitioner.tree_.threshold
-    )
+    other = HeterogeneousCalibrator(TreePartitioner(structure=(Xt, yt)), selection=None).fit(X, np.roll(y, 1), logits=z)
+    np.testing.assert_array_equal(model.model_.partitioner.tree_.threshold, other.model_.partitioner.tree_.threshold)
     assert not np.allclose(model.model_.leaf_map.theta, other.model_.leaf_map.theta)
 
 
@@ -244,8 +241,15 @@ def test_bad_input_says_what_and_how_to_mend_it(problem, given, message):
     bad_logit = z.copy()
     bad_logit[7] = np.nan
     values = {
-        "z": z, "p": sigmoid(z), "nan": bad_logit, "short": z[:-1], "negative": np.r_[-1.0, np.ones(299)],
-        "zero": np.zeros(300), "one": np.ones(300), "three": np.arange(300) % 3, "soft": eta,
+        "z": z,
+        "p": sigmoid(z),
+        "nan": bad_logit,
+        "short": z[:-1],
+        "negative": np.r_[-1.0, np.ones(299)],
+        "zero": np.zeros(300),
+        "one": np.ones(300),
+        "three": np.arange(300) % 3,
+        "soft": eta,
         "missing": np.where(np.arange(300) == 3, np.nan, y),
         "infinite": np.where(np.arange(1200).reshape(300, 4) == 5, np.inf, X),
     }
@@ -262,8 +266,8 @@ def test_tables_that_changed_are_refused(problem):
         model.predict_proba(table.drop(columns="place"), logits=z)
     with pytest.raises(DataError, match="held numbers at fit"):
         model.predict_proba(table.assign(a="text"), logits=z)
-    with pytest.raises(ValueError, match="2 features|features"):
-        model.predict_proba(X[:, :2], logits=z)
+    with pytest.raises(ValueError, match="2 features"):
+        HeterogeneousCalibrator("tree").fit(X, y, logits=z).predict_proba(X[:, :2], logits=z)
     with pytest.raises(DataError, match="duplicate column names"):
         HeterogeneousCalibrator("tree").fit(table.set_axis(["a", "a", "b"], axis=1), y, logits=z)
     with pytest.raises(DataError, match="categorical column 'c'"):
@@ -273,8 +277,15 @@ def test_tables_that_changed_are_refused(problem):
 @pytest.mark.parametrize(
     "options",
     [
-        {"partitioner": "leaf"}, {"calibrator": "spline"}, {"shrinkage": "much"}, {"shrinkage": -1.0},
-        {"selection": "aic"}, {"quality": "low"}, {"score_kind": "odds"}, {"clip": 0}, {"prior_correction": 1.5},
+        {"partitioner": "leaf"},
+        {"calibrator": "spline"},
+        {"shrinkage": "much"},
+        {"shrinkage": -1.0},
+        {"selection": "aic"},
+        {"quality": "low"},
+        {"score_kind": "odds"},
+        {"clip": 0},
+        {"prior_correction": 1.5},
     ],
     ids=str,
 )
@@ -345,7 +356,7 @@ def test_metadata_reaches_the_model(problem):
     with sklearn.config_context(enable_metadata_routing=True):
         base = LogisticRegression().set_fit_request(sample_weight=True)
         model = HeterogeneousCalibratedClassifier(base, HeterogeneousCalibrator("global"))
-        model.set_fit_request(sample_weight=True)
+        model.set_fit_request(sample_weight=True).set_score_request(sample_weight=False)
         routed = GridSearchCV(model, {"ensemble": [True]}, cv=3).fit(X, y, sample_weight=weights)
     direct = HeterogeneousCalibratedClassifier(LogisticRegression(), HeterogeneousCalibrator("global")).fit(
         X, y, sample_weight=weights

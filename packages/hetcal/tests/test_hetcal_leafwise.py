@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
-from oracles.calibration_by_hand import beta_calibration, penalised_logistic
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
-
 from hetcal.calibrators import CALIBRATORS, fit_leaf_map, platt
 from hetcal.leafwise import fit_leaves
 from hetcal.links import logistic_loss, sigmoid
 from hetcal.shrinkage import empirical_bayes, nested_bayes, no_shrinkage
+from oracles.calibration_by_hand import beta_calibration, penalised_logistic
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
 
 
 def random_effects(leaves, rows, tau, seed):
@@ -27,8 +26,14 @@ def test_every_leaf_equals_a_general_optimiser():
     features = np.stack([np.ones_like(z), z])
     mean, precision, lower = np.array([0.1, 0.9]), np.array([2.0, 5.0]), np.array([-np.inf, 0.8])
     fit = fit_leaves(
-        features, y, w, leaf, 6,
-        prior_mean=np.tile(mean, (6, 1)), prior_precision=np.tile(precision, (6, 1)), lower=lower,
+        features,
+        y,
+        w,
+        leaf,
+        6,
+        prior_mean=np.tile(mean, (6, 1)),
+        prior_precision=np.tile(precision, (6, 1)),
+        lower=lower,
     )
     assert (fit.theta[:, 1] == 0.8).any()  # the bound binds somewhere
     for k in range(6):
@@ -46,7 +51,9 @@ def test_platt_equals_logistic_regression():
 def test_platt_with_weights_equals_repeated_rows():
     z, y, _, _ = random_effects(1, 200, 0.0, 2)
     times = np.random.default_rng(0).integers(1, 4, z.size)
-    np.testing.assert_allclose(platt(z, y, times.astype(float)), platt(np.repeat(z, times), np.repeat(y, times)), atol=1e-8)
+    np.testing.assert_allclose(
+        platt(z, y, times.astype(float)), platt(np.repeat(z, times), np.repeat(y, times)), atol=1e-8
+    )
 
 
 def test_tau_limits():

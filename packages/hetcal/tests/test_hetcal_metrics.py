@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
-from oracles.calibration_by_hand import cumulative_error
-
 from hetcal import DataError, ecce, multicalibration_error
+from oracles.calibration_by_hand import cumulative_error
 
 
 def test_ecce_equals_the_running_sum():

@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
+from hetcal import DataError, auc_decomposition, auc_lift, check_optimality, optimal_auc
+from hetcal.theory import DiscreteProblem, roc_auc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.calibration_by_hand import auc_by_pairs
 from sklearn.metrics import roc_auc_score
-
-from hetcal import DataError, auc_decomposition, auc_lift, check_optimality, optimal_auc
-from hetcal.theory import DiscreteProblem, roc_auc
 
 
 def test_eta_is_optimal_in_200_random_discrete_problems():
@@ -45,9 +44,7 @@ def test_decomposition_adds_up_to_scikit_learn(seed, n, leaves, weighted):
     assert parts.auc == pytest.approx(expected, abs=1e-12)
     assert parts.between + parts.within == pytest.approx(expected, abs=1e-12)
     assert np.nansum(parts.weight * np.nan_to_num(parts.pair_auc)) == pytest.approx(expected, abs=1e-12)
-    assert roc_auc(y.astype(float), scores, w) == pytest.approx(
-        auc_by_pairs(y, scores, w), abs=1e-12
-    )
+    assert roc_auc(y.astype(float), scores, w) == pytest.approx(auc_by_pairs(y, scores, w), abs=1e-12)
 
 
 def test_increasing_maps_in_each_leaf_leave_within_auc_alone():

@@ -7,8 +7,9 @@ Four ways to turn a base logit z and a row x into a calibrated logit, in the ord
     tree      a_k + b_k z, k = leaf of x               shrunk by empirical Bayes
     forest    c0 + c1 g(x) + c2 (a + b z)              see ``forest``
 
-With ``selection="cv"`` the choice is by out-of-fold log-loss on the calibration rows, with one standard error in
-favour of the simpler way; ties of luck end at the global map, so that no gain comes out as no gain and no harm.
+With ``selection="cv"`` the choice is by out-of-fold log-loss on the calibration rows: to leave the global map a way
+must gain two standard errors, and to replace the tree the forest must gain one more, so that luck ends at the global
+map and no gain comes out as no gain and no harm.
 """
 
 from __future__ import annotations
@@ -600,14 +601,14 @@ def _paired(difference: Floats, weight: Floats | None) -> tuple[float, float]:
 
 
 def _choose(ways: list[str], oof: dict[str, Floats], y: Floats, weight: Floats | None) -> tuple[str, str]:
-    """Climb from the simplest way; a costlier one must gain more than one standard error over the best so far."""
+    """Climb from the simplest way: two standard errors to leave the global map, one from there on."""
     best = ways[0] if ways[0] == "global" else "global"
     steps = []
     for way in [w for w in ways if w not in ("identity", "global")]:
         gain, error = _paired(logistic_loss(y, oof[best]) - logistic_loss(y, oof[way]), weight)
-        verdict = gain > error
+        worth = gain > (2.0 if best == "global" else 1.0) * error
         steps.append(f"{way} {'gains' if gain >= 0 else 'loses'} {abs(gain):.5f} (s.e. {error:.5f}) on {best}")
-        if verdict:
+        if worth:
             best = way
     if best == "global" and "identity" in ways:
         gain, error = _paired(logistic_loss(y, oof["identity"]) - logistic_loss(y, oof["global"]), weight)

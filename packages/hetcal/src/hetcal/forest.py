@@ -150,9 +150,19 @@ def fit_forest(
         parts.append(part)
         columns.append(oof)
     coefficients = stack([*columns, platt_logits], y, weight)
-    oof_logits = coefficients[0] + np.stack([*columns, platt_logits]).T @ coefficients[1:]
+    oof_logits = _stacked_out_of_fold([*columns, platt_logits], y, weight, folds)
     race = tuple((candidate.name, loss) for loss, candidate, _ in heats)
-    return Forest(tuple(parts), coefficients, race, np.asarray(oof_logits), np.mean(columns, axis=0))
+    return Forest(tuple(parts), coefficients, race, oof_logits, np.mean(columns, axis=0))
+
+
+def _stacked_out_of_fold(columns: list[Floats], y: Floats, weight: Floats | None, folds: Folds) -> Floats:
+    """The stacking cross-fitted, so that its parameters do not flatter the forest beside the global map."""
+    total = np.empty_like(y)
+    for train, test in folds:
+        w = None if weight is None else weight[train]
+        c = stack([column[train] for column in columns], y[train], w)
+        total[test] = c[0] + np.stack([column[test] for column in columns]).T @ c[1:]
+    return total
 
 
 @dataclass

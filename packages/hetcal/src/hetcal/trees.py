@@ -84,11 +84,15 @@ class FlatTree:
             if self.feature[node] < 0:
                 rules[int(self.leaf[node])] = " and ".join(path) or "all rows"
                 continue
-            feature = int(self.feature[node])
-            low, high = _sides(names[feature], vocabularies[feature], float(self.threshold[node]))
+            low, high = self.sides(node, names, vocabularies)
             stack.append((int(self.left[node]), [*path, low]))
             stack.append((int(self.right[node]), [*path, high]))
         return rules
+
+    def sides(self, node: int, names: list[str], vocabularies: list[Any]) -> tuple[str, str]:
+        """What sends a row left and what sends it right, in words."""
+        feature = int(self.feature[node])
+        return _sides(names[feature], vocabularies[feature], float(self.threshold[node]))
 
 
 def _sides(name: str, ranks: dict[Any, float] | None, threshold: float) -> tuple[str, str]:

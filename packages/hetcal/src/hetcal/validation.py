@@ -107,9 +107,7 @@ def weights(sample_weight: Any, rows: int) -> Floats | None:
     vector = _vector("sample_weight", sample_weight, rows)
     bad = np.flatnonzero(~(np.isfinite(vector) & (vector >= 0)))
     if bad.size:
-        raise DataError(
-            f"sample_weight[{bad[0]}]={vector[bad[0]]:g} is negative or not finite ({bad.size} such rows)"
-        )
+        raise DataError(f"sample_weight[{bad[0]}]={vector[bad[0]]:g} is negative or not finite ({bad.size} such rows)")
     if not vector.sum() > 0:
         raise DataError("sample_weight sums to zero; at least one row needs a positive weight")
     return vector

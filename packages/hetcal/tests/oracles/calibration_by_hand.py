@@ -45,7 +45,9 @@ def cumulative_error(y, p, weight):
 def beta_calibration(p, y):
     """Kull et al. 2017: logistic regression on log p and -log(1 - p) with an intercept, unpenalised."""
     features = np.stack([np.ones_like(p), np.log(p), -np.log1p(-p)])
-    theta = penalised_logistic(features, y, np.ones_like(p), np.array([0.0, 1.0, 1.0]), np.zeros(3), (-np.inf, 0.0, 0.0))
+    theta = penalised_logistic(
+        features, y, np.ones_like(p), np.array([0.0, 1.0, 1.0]), np.zeros(3), (-np.inf, 0.0, 0.0)
+    )
     return 1 / (1 + np.exp(-theta @ features))
 
 
