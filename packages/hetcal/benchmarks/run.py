@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("out/hetcal-bench"))
     parser.add_argument("--datasets", nargs="+", default=list(protocol.DATASETS))
     parser.add_argument("--base", default="mlp", choices=["mlp", "gbdt"])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--times", action="store_true", help="measure all methods again, alternating")
     parser.add_argument("--redo-ours", action="store_true")
     parser.add_argument("--mcgrad-python", help="interpreter of an environment that has mcgrad")
@@ -113,7 +113,7 @@ def main() -> None:
     interpreters = {"mcgrad": arguments.mcgrad_python, "lightgbm": sys.executable}
     rows = []
     for dataset in arguments.datasets:
-        for seed in range(arguments.seeds):
+        for seed in arguments.seeds:
             cell = protocol.make_cell(arguments.cache, dataset, arguments.base, seed)
             for name, script in PEERS.items():
                 if arguments.times or not (cell / f"{name}.npz").exists():

@@ -31,6 +31,11 @@ class Bag:
     slope: float
     out_of_fold: Floats
 
+    @property
+    def used(self) -> frozenset[int]:
+        """Features that some tree looks at."""
+        return frozenset().union(*(tree.used for tree in self.trees))
+
     def logits(self, X: Floats, z: Floats) -> Floats:
         """Calibrated logit of each row."""
         matrix = reorder(X, self.ranks)

@@ -85,25 +85,29 @@ class FeatureEncoder:
         self.columns = tuple(columns)
         return np.column_stack(coded) if coded else np.empty((len(X), 0))
 
-    def transform(self, X: Any) -> Floats:
-        """Encode; refuses missing columns and text where numbers were, ignores extra columns of a table."""
+    def transform(self, X: Any, used: frozenset[int] | None = None) -> Floats:
+        """Encode; refuses missing columns and text where numbers were, ignores extra columns of a table.
+
+        With ``used``, columns at other positions are not read and left at zero.
+        """
         if is_table(X):
             by_name = {str(c): c for c in X.columns}
             missing = [c.name for c in self.columns if c.name not in by_name]
             if missing and self.named:
                 raise DataError(f"X lacks the columns {missing} that the calibrator was fitted on")
             keys = [by_name[c.name] for c in self.columns] if not missing else list(X.columns)
-            raws = [X[k] for k in keys]
+            raws = [X[k] if used is None or i in used else None for i, k in enumerate(keys)]
         else:
             array = np.asarray(X)
             raws = [array[:, i] for i in range(array.shape[1])]
         if len(raws) != len(self.columns):
             raise DataError(f"X has {len(raws)} features, but the calibrator was fitted on {len(self.columns)}")
-        coded = [
-            _encode(raw, column.values) if column.values is not None else _numbers(column.name, raw)
-            for column, raw in zip(self.columns, raws, strict=True)
-        ]
-        return np.column_stack(coded) if coded else np.empty((len(X), 0))
+        matrix = np.zeros((len(X), len(self.columns)))
+        for i, (column, raw) in enumerate(zip(self.columns, raws, strict=True)):
+            if used is None or i in used:
+                coded = _encode(raw, column.values) if column.values is not None else _numbers(column.name, raw)
+                matrix[:, i] = coded
+        return matrix
 
     @property
     def category_positions(self) -> list[int]:

@@ -1,14 +1,14 @@
 """A boosted forest of leaves beside the base model: F(x, z) = c0 + c1 g(x) + c2 (a + b z), c1, c2 >= 0.
 
-a + b z is the global Platt fit; g is a LightGBM forest on the features *without* the score, so that within any cell
-of feature space the ranking stays the base model's. The forest's capacity is raced:
+a + b z is the global Platt fit; g is a LightGBM forest on the features, by default *without* the score, so that
+within any cell of feature space the ranking stays the base model's. The forest's capacity is raced:
 
-1. every candidate (8, 16 or 63 leaves; categories as sets or as numbers; one that also sees z) is fitted on the
-   first fold and ranked by that fold's log-loss after blending with the Platt logit;
-2. the best ``keep`` run on the other folds; the number of rounds minimises the mean curve of the folds;
+1. every candidate (8, 16 or 63 leaves; categories as sets or as numbers; with ``thorough`` one that sees z too) is
+   fitted on the first fold and ranked by that fold's log-loss after blending with the Platt logit;
+2. the best (two with ``thorough``) run on the other folds; the number of rounds minimises the mean curve of the folds;
 3. c is a non-negative logistic stacking on the out-of-fold logits;
 4. the winner is refitted on all rows with a tenth more rounds, one model that predicts as fast as one fold's. Or,
-   with ``compact=False``, the fold models themselves are the forest: their mean logit varies less than one model,
+   with ``thorough``, the fold models themselves are the forest: their mean logit varies less than one model,
    which calls for a slope V / (V - s^2 (1 - 1/K)), V the variance of the out-of-fold logits and s^2 that between
    fold models; a little more accurate, K times slower to predict.
 """
@@ -60,8 +60,8 @@ CANDIDATES = (
     Candidate("X8", 8),
     Candidate("X16-sets", 16, category_sets=True),
     Candidate("X63", 63),
-    Candidate("XZ16", 16, with_score=True),
 )
+WITH_SCORE = Candidate("XZ16", 16, with_score=True)
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,17 @@ def fit_forest(
     *,
     categories: list[int],
     folds: Folds,
-    keep: int = 1,
-    compact: bool = True,
+    thorough: bool = False,
     seed: int = 0,
     threads: int = 0,
 ) -> Forest:
-    """Race the candidates, stack the winners with the Platt logit; see the module's text."""
+    """Race the candidates, stack the winners with the Platt logit; see the module's text.
+
+    ``thorough`` adds the candidate that sees the score, keeps two winners and serves all of their fold models.
+    """
     candidates = [c for c in CANDIDATES if categories or not c.category_sets]
+    if thorough:
+        candidates.append(WITH_SCORE)
     if not categories:
         candidates.insert(1, Candidate("X16", 16))
     track = _Track(X, z, y, weight, categories, folds, seed, threads)
@@ -144,9 +148,9 @@ def fit_forest(
         heats.append((float(np.average(logistic_loss(y[valid], fitted), weights=w)), candidate, heat))
     heats.sort(key=lambda entry: entry[0])
     parts, columns = [], []
-    for _, candidate, heat in heats[:keep]:
+    for _, candidate, heat in heats[: 2 if thorough else 1]:
         runs = [heat] + [track.run(candidate, k) for k in range(1, len(folds))]
-        part, oof = track.close(candidate, runs, compact)
+        part, oof = track.close(candidate, runs, compact=not thorough)
         parts.append(part)
         columns.append(oof)
     coefficients = stack([*columns, platt_logits], y, weight)
@@ -237,7 +241,7 @@ class _Track:
         matrix = self.matrices[candidate.with_score][valid]
         return _Run(booster, curve, np.asarray(booster.predict(matrix, raw_score=True)))
 
-    def close(self, candidate: Candidate, runs: list[_Run], compact: bool) -> tuple[Part, Floats]:
+    def close(self, candidate: Candidate, runs: list[_Run], *, compact: bool) -> tuple[Part, Floats]:
         """Common rounds, out-of-fold logits, and either one refitted model or all of the folds with their slope."""
         length = min(run.curve.size for run in runs)
         rounds = int(np.argmin(np.mean([run.curve[:length] for run in runs], axis=0))) + 1

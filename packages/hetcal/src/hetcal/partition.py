@@ -113,6 +113,11 @@ class TreePartitioner(BaseEstimator):  # type: ignore[misc]
         """The matrix with category codes replaced by their ranks."""
         return reorder(encoded, self.ranks_)
 
+    @property
+    def used(self) -> frozenset[int]:
+        """Features that the tree looks at."""
+        return self.tree_.used
+
     def leaves(self, X: Any, encoded: Floats) -> Leaves:
         """Leaf number of each row."""
         return self.tree_.apply(self.ordered(encoded))
@@ -127,6 +132,9 @@ def reorder(encoded: Floats, ranks: dict[int, Floats]) -> NDArray[np.float32]:
     matrix = encoded.astype(np.float32)
     for i, rank in ranks.items():
         codes = encoded[:, i]
+        if not codes.any():  # all of the first category, or a column that no tree reads
+            matrix[:, i] = rank[0] if rank.size else np.nan
+            continue
         table = np.append(rank, np.nan)
         matrix[:, i] = table[np.where(np.isnan(codes), rank.size, codes).astype(np.intp)]
     return matrix

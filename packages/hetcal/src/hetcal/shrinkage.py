@@ -115,7 +115,7 @@ def empirical_bayes(
             lower=lower,
             start=theta,
             tolerance=1e-3,
-            max_steps=8,
+            max_steps=3,  # a few steps a round are enough: tau^2 moves slower than theta
         )
         theta = fit.theta
         new = np.mean(((theta - mean) ** 2 + fit.variance)[occupied], axis=0)

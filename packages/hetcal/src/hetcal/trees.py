@@ -11,6 +11,7 @@ and a missing value where ``missing_left`` says. Leaves have feature -1 and a nu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,21 +42,37 @@ class FlatTree:
         """Number of leaves."""
         return int(self.leaf.max()) + 1
 
+    @cached_property
+    def depth(self) -> int:
+        """Longest way from the root to a leaf."""
+        level = np.zeros(self.feature.size, dtype=np.int64)
+        for node in np.flatnonzero(self.feature >= 0):  # children come after their parent
+            level[[self.left[node], self.right[node]]] = level[node] + 1
+        return int(level.max())
+
+    @cached_property
+    def used(self) -> frozenset[int]:
+        """Features that some split looks at."""
+        return frozenset(int(f) for f in np.unique(self.feature) if f >= 0)
+
     def apply(self, X: NDArray[Any]) -> Leaves:
-        """Leaf number of each row of an encoded matrix."""
-        rows = np.asarray(X, dtype=np.float32) if self.single else X
-        node = np.zeros(len(X), dtype=np.int64)
-        active = np.arange(len(X)) if self.feature[0] >= 0 else np.empty(0, dtype=np.int64)
-        while active.size:
-            here = node[active]
-            values = rows[active, self.feature[here]]
-            goes_left = values <= self.threshold[here]
-            missing = np.isnan(values)
-            if missing.any():
-                goes_left = np.where(missing, self.missing_left[here], goes_left)
-            here = np.where(goes_left, self.left[here], self.right[here])
-            node[active] = here
-            active = active[self.feature[here] >= 0]
+        """Leaf number of each row of an encoded matrix; every row takes ``depth`` steps, leaves lead to themselves."""
+        rows = np.ascontiguousarray(X, dtype=np.float32 if self.single else np.float64)
+        is_leaf = self.feature < 0
+        itself = np.arange(self.feature.size)
+        feature = np.where(is_leaf, 0, self.feature)
+        left, right = np.where(is_leaf, itself, self.left), np.where(is_leaf, itself, self.right)
+        node = np.zeros(len(rows), dtype=np.int64)
+        if self.depth == 0:
+            return np.asarray(self.leaf[node], dtype=np.intp)
+        flat, start = rows.ravel(), np.arange(len(rows)) * rows.shape[1]
+        has_missing = bool(np.isnan(flat).any())
+        for _ in range(self.depth):
+            values = flat[start + feature[node]]
+            goes_left = values <= self.threshold[node]
+            if has_missing:
+                goes_left |= np.isnan(values) & self.missing_left[node]
+            node = np.where(goes_left, left[node], right[node])
         return np.asarray(self.leaf[node], dtype=np.intp)
 
     def ancestors(self) -> Leaves:
