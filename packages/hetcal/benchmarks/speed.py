@@ -1,4 +1,4 @@
-"""Speed without data: per-leaf Platt, the exported scorer, imports. ``uv run python packages/hetcal/benchmarks/speed.py``."""
+"""Speed without data: per-leaf Platt, the exported scorer, imports."""
 
 import os
 

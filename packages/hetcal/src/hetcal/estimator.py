@@ -316,6 +316,9 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         from sklearn.utils.validation import validate_data
 
         if is_table(X):
+            names = [str(c) for c in X.columns]
+            if len(set(names)) != len(names):
+                raise DataError(f"X has duplicate column names: {sorted({n for n in names if names.count(n) > 1})}")
             if reset or not self.encoder_.named:
                 validate_data(self, X, reset=reset, skip_check_array=True)
             if len(X) == 0:

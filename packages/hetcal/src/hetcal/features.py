@@ -63,8 +63,6 @@ class FeatureEncoder:
         """Learn names and vocabularies; a category's codes are sorted by its value, as text."""
         named = is_table(X)
         names = [str(c) for c in X.columns] if named else [f"x{i}" for i in range(np.shape(X)[1])]
-        if len(set(names)) != len(names):
-            raise DataError(f"X has duplicate column names: {sorted({n for n in names if names.count(n) > 1})}")
         extra = set()
         for wanted in self.categorical or ():
             position = names.index(str(wanted)) if str(wanted) in names else wanted
