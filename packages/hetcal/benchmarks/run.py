@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--base", default="mlp", choices=["mlp", "gbdt"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--times", action="store_true", help="measure all methods again, alternating")
+    parser.add_argument("--high", action="store_true", help='measure quality="high" as well')
     parser.add_argument("--redo-ours", action="store_true")
     parser.add_argument("--mcgrad-python", help="interpreter of an environment that has mcgrad")
     parser.add_argument("--lock", help="program to run every measured command under")
@@ -121,7 +122,8 @@ def main() -> None:
                         [*command(script, interpreters[name]), str(cell), str(cell / f"{name}.npz")], arguments.lock
                     )
             if arguments.times or arguments.redo_ours or not (cell / "ours.npz").exists():
-                execute([sys.executable, str(HERE / "ours.py"), str(cell), str(cell / "ours.npz")], arguments.lock)
+                ours = [sys.executable, str(HERE / "ours.py"), str(cell), str(cell / "ours.npz")]
+                execute([*ours, *(["--high"] if arguments.high else [])], arguments.lock)
             rows += score(cell, ["mcgrad", "lightgbm", "ours"])
     show(pd.DataFrame(rows))
     if arguments.json:
