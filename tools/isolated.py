@@ -3,9 +3,9 @@
 First, every import in the source, those inside functions too, must be of the standard library, the package itself or a
 distribution that the manifest declares (extras included). Then the environment gets the wheel, what the wheel declares,
 and papershelf-core's wheel only if it is declared. In this order: no other package of the shelf is present; every
-module imports; the metadata is whole (licence, typed, readme, version equal to the changelog's top); every console
-script answers --help; pytest is added and tests/smoke runs from a copy outside the repository. Passing proves the
-declared dependencies complete.
+module imports, but for those that need an extra that was not asked for; the metadata is whole (licence, typed, readme,
+version equal to the changelog's top); every console script answers --help; pytest is added and tests/smoke runs from a
+copy outside the repository. Passing proves the declared dependencies complete.
 
     python tools/isolated.py hetcal
     python tools/isolated.py hetcal --extra lightgbm --python 3.13
@@ -28,13 +28,16 @@ from shelf import CORE, Package, package, packages
 
 # Runs inside the new environment: standard library only.
 _IMPORT_ALL = """
-import importlib, pkgutil, sys
+import importlib, json, pkgutil, sys
 module = importlib.import_module(sys.argv[1])
 names = [found.name for found in pkgutil.walk_packages(module.__path__, module.__name__ + ".")]
+missing = {}
 for name in names:
-    if not name.endswith("__main__"):
+    try:
         importlib.import_module(name)
-print(len(names) + 1)
+    except ModuleNotFoundError as error:
+        missing[name] = error.name.partition(".")[0]
+print(json.dumps({"imported": len(names) + 1 - len(missing), "missing": missing}))
 """
 _METADATA = """
 import importlib.metadata as metadata, json, sys
@@ -77,7 +80,8 @@ def test(tested: Package, extras: list[str], python: str, scratch: Path) -> None
     target = f"{wheel}[{','.join(extras)}]" if extras else str(wheel)
     install(interpreter, [target], scratch, core=tested if tested.name == CORE else package(CORE))
 
-    modules = run([str(interpreter), "-I", "-c", _IMPORT_ALL, tested.module], scratch).strip()
+    modules = json.loads(run([str(interpreter), "-I", "-c", _IMPORT_ALL, tested.module], scratch))
+    check_missing(tested, extras, modules["missing"])
     check_metadata(tested, interpreter, scratch)
     for script in tested.scripts:
         began = time.perf_counter()
@@ -87,12 +91,13 @@ def test(tested: Package, extras: list[str], python: str, scratch: Path) -> None
     smoke = scratch / "smoke"
     shutil.copytree(tested.folder / "tests" / "smoke", smoke)
     print(run([str(interpreter), "-m", "pytest", "-q", "--rootdir", str(smoke), str(smoke)], scratch).strip())
-    print(f"{tested.name}: {modules} modules import, metadata whole, smoke tests pass in an environment of its own")
+    imported = f"{modules['imported']} modules import"
+    print(f"{tested.name}: {imported}, metadata whole, smoke tests pass in an environment of its own")
 
 
 def undeclared_imports(tested: Package) -> list[str]:
     """Imports of distributions that the manifest does not declare; run where the development environment is."""
-    declared = {canonical(re.split(r"[^\w.-]", requirement, maxsplit=1)[0]) for requirement in tested.requirements}
+    declared = {distribution(requirement) for requirement in tested.requirements}
     provided_by = importlib.metadata.packages_distributions()
     problems = []
     for path in sorted((tested.folder / "src").rglob("*.py")):
@@ -109,6 +114,11 @@ def undeclared_imports(tested: Package) -> list[str]:
                     where = f"{path.relative_to(tested.folder)}:{node.lineno}"
                     problems.append(f"{where} imports {name}, which the manifest does not declare")
     return problems
+
+
+def distribution(requirement: str) -> str:
+    """The distribution that a requirement asks for."""
+    return canonical(re.split(r"[^\w.-]", requirement, maxsplit=1)[0])
 
 
 def canonical(name: str) -> str:
@@ -130,6 +140,20 @@ def install(interpreter: Path, targets: list[str], scratch: Path, core: Package 
         overrides.write_text(f"{CORE} @ {build(core, scratch / 'core').as_uri()}\n", encoding="utf-8")
         command += ["--overrides", str(overrides)]
     run(command, scratch)
+
+
+def check_missing(tested: Package, extras: list[str], missing: dict[str, str]) -> None:
+    """A module may fail to import for want of an extra that was not asked for, and for nothing else."""
+    optional = tested.manifest["project"].get("optional-dependencies", {})
+    not_installed = {
+        name for extra, lines in optional.items() if extra not in extras for name in map(distribution, lines)
+    }
+    provided_by = importlib.metadata.packages_distributions()
+    for module, name in missing.items():
+        needs = {canonical(found) for found in provided_by.get(name, [name])}
+        if not needs & not_installed:
+            sys.exit(f"{tested.name}: {module} imports {name}, which no dependency brings")
+        print(f"{tested.name}: {module} needs the extra that brings {name}")
 
 
 def check_metadata(tested: Package, interpreter: Path, scratch: Path) -> None:

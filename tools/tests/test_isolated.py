@@ -39,3 +39,12 @@ def test_undeclared_imports_are_named_with_their_line(tmp_path, source, named):
 def test_every_package_of_the_shelf_declares_what_it_imports():
     for package in packages().values():
         assert isolated.undeclared_imports(package) == []
+
+
+def test_a_missing_module_is_excused_by_an_extra_alone(tmp_path, capsys):
+    package = toy(tmp_path, "", '"numpy"', '"scikit-learn>=1.6"')
+    isolated.check_missing(package, [], {"toy.plots": "sklearn"})
+    assert "toy.plots needs the extra that brings sklearn" in capsys.readouterr().out
+    for extras, name in ((["fast"], "sklearn"), ([], "scipy")):
+        with pytest.raises(SystemExit, match=f"toy.plots imports {name}, which no dependency brings"):
+            isolated.check_missing(package, extras, {"toy.plots": name})

@@ -1,8 +1,75 @@
-"""Exact linear-programming ranking under diversity constraints, inside a request.
+"""Exact linear-programming ranking under diversity constraints, inside a request (arXiv:2211.12409).
 
-Papers: arXiv:2211.12409.
-
-Not built yet: this version holds the place of the package and exports nothing.
+State the request as a `RankingProblem`, call `solve`, draw from the lottery of the `RankingSolution`.
 """
 
-__all__: list[str] = []
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastlp_rank.certificate import Certificate, Verification, verify_arrays
+    from fastlp_rank.errors import InvalidProblemError
+    from fastlp_rank.lottery import Lottery
+    from fastlp_rank.problem import GroupCount, GroupExposure, LinearExposure, RankingProblem, SlotWeights
+    from fastlp_rank.solver import (
+        BatchSolution,
+        RankingSolution,
+        Workspace,
+        solve,
+        solve_arrays,
+        solve_batch,
+        warmup,
+    )
+    from fastlp_rank.status import Status
+
+__all__ = [
+    "BatchSolution",
+    "Certificate",
+    "GroupCount",
+    "GroupExposure",
+    "InvalidProblemError",
+    "LinearExposure",
+    "Lottery",
+    "RankingProblem",
+    "RankingSolution",
+    "SlotWeights",
+    "Status",
+    "Verification",
+    "Workspace",
+    "solve",
+    "solve_arrays",
+    "solve_batch",
+    "verify_arrays",
+    "warmup",
+]
+
+_HOME = {
+    "certificate": ("Certificate", "Verification", "verify_arrays"),
+    "errors": ("InvalidProblemError",),
+    "lottery": ("Lottery",),
+    "problem": ("GroupCount", "GroupExposure", "LinearExposure", "RankingProblem", "SlotWeights"),
+    "solver": (
+        "BatchSolution",
+        "RankingSolution",
+        "Workspace",
+        "solve",
+        "solve_arrays",
+        "solve_batch",
+        "warmup",
+    ),
+    "status": ("Status",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: numba takes longer to import than most requests take to solve."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,127 @@
+"""``fastlp-rank solve | generate | bench | reproduce``: parse, call the library, print."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (0 done, 1 a claim failed, 2 bad input, 3 infeasible or limit)."""
+    options = _parser().parse_args(arguments)
+    command: Any = options.command
+    return int(command(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastlp-rank", description="Exact LP ranking under diversity constraints, inside a request."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    one = commands.add_parser("solve", help="solve a problem given as JSON; exit 3 unless optimal")
+    one.add_argument("problem", type=Path, help="problem file, or - for standard input")
+    one.add_argument("--out", type=Path, help="write the solution here instead of printing it")
+    one.set_defaults(command=_solve)
+    generate = commands.add_parser("generate", help="write a random exposure problem as JSON")
+    generate.add_argument("--n", type=int, default=100, help="candidates (100)")
+    generate.add_argument("--m", type=int, default=10, help="slots (10)")
+    generate.add_argument("--k", type=int, default=3, help="constraints (3)")
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--out", type=Path, help="file to write; standard output otherwise")
+    generate.set_defaults(command=_generate)
+    bench = commands.add_parser("bench", help="time this machine: microseconds a solve, by size")
+    bench.add_argument("--sizes", nargs="+", default=["100x10x3", "200x20x5", "500x50x10"], metavar="NxMxK")
+    bench.add_argument("--seeds", type=int, default=20, help="instances a size (20)")
+    bench.add_argument("--json", type=Path, help="write the measurements here")
+    bench.set_defaults(command=_bench)
+    reproduce = commands.add_parser("reproduce", help="measure what this package claims")
+    reproduce.add_argument("--full", action="store_true", help="real requests, more instances")
+    reproduce.add_argument("--json", type=Path, help="write the claims here")
+    reproduce.set_defaults(command=_reproduce)
+    return parser
+
+
+def _write(text: str, target: Path | None) -> None:
+    if target is None:
+        print(text)
+        return
+    scratch = target.with_name(target.name + ".part")
+    scratch.write_text(text + "\n", encoding="utf-8")
+    scratch.replace(target)
+
+
+def _solve(options: argparse.Namespace) -> int:
+    from fastlp_rank.errors import InvalidProblemError
+    from fastlp_rank.problem_json import problem_from_json, solution_to_json
+    from fastlp_rank.solver import solve
+    from fastlp_rank.status import Status
+
+    try:
+        text = sys.stdin.read() if str(options.problem) == "-" else options.problem.read_text(encoding="utf-8")
+        document = json.loads(text)
+        solution = solve(problem_from_json(document))
+    except (OSError, json.JSONDecodeError, InvalidProblemError) as error:
+        print(f"fastlp-rank: {options.problem}: {error}", file=sys.stderr)
+        return 2
+    _write(json.dumps(solution_to_json(solution, document.get("items")), indent=1, allow_nan=False), options.out)
+    return 0 if solution.status is Status.OPTIMAL else 3
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from fastlp_rank.instances import exposure
+
+    if not 1 <= options.m <= options.n or options.k < 0:
+        print(f"fastlp-rank: need 1 <= m <= n, k >= 0; got n={options.n} m={options.m} k={options.k}", file=sys.stderr)
+        return 2
+    instance = exposure(options.n, options.m, options.k, options.seed)
+    constraints = []
+    for k in range(options.k):
+        side = "upper" if instance.upper[k] < float("inf") else "lower"
+        bound = float(getattr(instance, side)[k])
+        values = instance.rows[k].astype(int).tolist()
+        constraints.append({"type": "linear_exposure", "name": f"group {k}", "values": values, side: bound})
+    document = {"scores": instance.scores.tolist(), "slots": {"dcg": options.m}, "constraints": constraints}
+    _write(json.dumps(document), options.out)
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from fastlp_rank.bench import measure
+
+    try:
+        sizes = [tuple(int(part) for part in size.split("x")) for size in options.sizes]
+        if any(len(size) != 3 or not 1 <= size[1] <= size[0] or size[2] < 0 for size in sizes):
+            raise ValueError("a size is NxMxK with 1 <= M <= N")
+    except ValueError as error:
+        print(f"fastlp-rank: --sizes {' '.join(options.sizes)}: {error}", file=sys.stderr)
+        return 2
+    result = measure([(n, m, K) for n, m, K in sizes], options.seeds)
+    if options.json is not None:
+        _write(json.dumps(result, indent=1), options.json)
+    print(f"{'size':>12} {'core µs':>9} {'p95':>8} {'solve µs':>9} {'+problem':>9} {'batch LP/s':>11} {'pricings':>9}")
+    for row in result["sizes"]:
+        print(
+            f"{row['size']:>12} {row['core_us']:9.1f} {row['core_p95_us']:8.1f} {row['solve_us']:9.1f} "
+            f"{row['build_and_solve_us']:9.1f} {row['batch_per_s']:11,.0f} {row['pricings']:9.0f}"
+        )
+    print(result["machine"])
+    return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from papershelf_core.claims import publish
+
+    from fastlp_rank.reproduce import claims, pictures
+
+    rows = claims(options.full)
+    shown = pictures(options.full) if options.json is not None else {}
+    publish(rows, "fastlp-rank", "fastlp-rank", "numba", "highspy", pictures=shown, json_path=options.json)
+    return 0 if all(row.holds for row in rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

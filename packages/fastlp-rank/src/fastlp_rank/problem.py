@@ -1,0 +1,381 @@
+r"""A ranking request as a linear program, in the words of a recommender.
+
+.. math:: \max \sum_{ij} u_i v_j x_{ij} \quad \text{s.t.} \quad \sum_i x_{ij} = 1,\; \sum_j x_{ij} \le 1,\;
+          L_k \le \sum_{ij} a_{ki} v_j x_{ij} \le U_k,\; x \ge 0
+
+with scores u of n candidates, weights v of m slots and one row (a_k, L_k, U_k) a constraint; x_ij is the probability
+that slot j shows item i. With equal slot weights only the selection matters (family "selection"), otherwise the
+exposure of an item is the weight of its slots (family "exposure").
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastlp_rank.errors import InvalidProblemError
+
+__all__ = ["Constraint", "GroupCount", "GroupExposure", "LinearExposure", "RankingProblem", "SlotWeights"]
+
+Row = tuple[NDArray[np.float64], float, float]
+
+
+def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Copy into a contiguous float64 vector; refuse what is no finite vector."""
+    try:
+        vector = np.array(values, dtype=np.float64, order="C")
+    except (TypeError, ValueError) as error:
+        raise InvalidProblemError(f"{name} is not an array of numbers ({error}); pass one float an entry") from None
+    if vector.ndim != 1:
+        raise InvalidProblemError(f"{name} has shape {vector.shape}; pass a vector with one float an entry")
+    if not np.isfinite(vector).all():
+        i = int(np.flatnonzero(~np.isfinite(vector))[0])
+        raise InvalidProblemError(
+            f"{name}[{i}] = {vector[i]} is not finite; give a finite number or leave the item out of the candidates"
+        )
+    return vector
+
+
+@dataclass(frozen=True, eq=False)
+class SlotWeights:
+    """Weight v_j of every slot, from the first to the last: how much attention, or value, a slot has.
+
+    Parameters
+    ----------
+    values : array of float64, shape (m,)
+        Finite, not negative, not increasing, not all zero.
+
+    Raises
+    ------
+    InvalidProblemError
+        If a weight is negative, not finite or larger than the one before, or all are zero.
+
+    Examples
+    --------
+    >>> SlotWeights.dcg(3).values.round(3)
+    array([1. , 0.631, 0.5 ])
+    >>> SlotWeights.uniform(2).uniform_value
+    1.0
+    """
+
+    values: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        values = _vector(self.values, "slots")
+        if values.size == 0:
+            raise InvalidProblemError("slots is empty; give the weight of at least one slot")
+        if values[-1] < 0 or (values < 0).any():
+            j = int(np.flatnonzero(values < 0)[0])
+            raise InvalidProblemError(f"slots[{j}] = {values[j]} is negative; a slot weight is at least 0")
+        rises = np.flatnonzero(values[1:] > values[:-1])
+        if rises.size:
+            j = int(rises[0]) + 1
+            raise InvalidProblemError(
+                f"slots[{j}] = {values[j]} is larger than slots[{j - 1}] = {values[j - 1]}; number the slots by "
+                "falling weight and map the resulting positions back to the page"
+            )
+        if values[0] == 0.0:
+            raise InvalidProblemError("slots are all 0: nothing to maximise; give the first slot a positive weight")
+        object.__setattr__(self, "values", values)
+
+    @classmethod
+    def dcg(cls, m: int) -> "SlotWeights":
+        """Discounted cumulative gain, v_j = 1 / log2(j + 1) for j = 1..m."""
+        return cls(1.0 / np.log2(np.arange(2, _slot_count(m) + 2)))
+
+    @classmethod
+    def uniform(cls, m: int) -> "SlotWeights":
+        """Every slot weighs 1: which m items are shown matters, not where."""
+        return cls(np.ones(_slot_count(m)))
+
+    @classmethod
+    def explicit(cls, values: ArrayLike) -> "SlotWeights":
+        """Weights as given, for instance the examination probabilities of a click model."""
+        return cls(cast(Any, values))
+
+    @property
+    def m(self) -> int:
+        """Number of slots."""
+        return self.values.size
+
+    @property
+    def total(self) -> float:
+        """Exposure that a ranking hands out, Σ v_j."""
+        return float(self.values.sum())
+
+    @property
+    def uniform_value(self) -> float | None:
+        """The common weight when all slots weigh the same, else None."""
+        return float(self.values[0]) if self.values[0] == self.values[-1] else None
+
+
+def _slot_count(m: int) -> int:
+    if not isinstance(m, (int, np.integer)) or m < 1:
+        raise InvalidProblemError(f"m = {m!r} slots; give a whole number of at least 1")
+    return int(m)
+
+
+class Constraint(Protocol):
+    """What `RankingProblem` needs of a constraint."""
+
+    @property
+    def label(self) -> str:
+        """Name under which prices and violations are reported."""
+        ...
+
+    def row(self, n: int, slots: SlotWeights) -> Row:
+        """Coefficients a_k of shape (n,), and the bounds L_k and U_k of Σ a_ki v_j x_ij."""
+        ...
+
+
+def _membership(groups: ArrayLike, group: object, n: int, where: str) -> NDArray[np.float64]:
+    """1 for the members of a group, given labels and a label, or a boolean mask."""
+    labels = np.asarray(groups)
+    if labels.shape != (n,):
+        raise InvalidProblemError(f"{where}: groups has shape {labels.shape}; give one entry a candidate, ({n},)")
+    if group is None:
+        if labels.dtype != np.bool_:
+            raise InvalidProblemError(f"{where}: group is missing; name one of the labels, or pass a boolean mask")
+        return labels.astype(np.float64)
+    member = np.asarray(labels == group, dtype=np.bool_)
+    if not member.any():
+        known = sorted({str(label) for label in labels.tolist()})
+        shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+        raise InvalidProblemError(
+            f"{where}: group {group!r} is unknown; the labels are {shown}. For a group that may have no candidate in a "
+            "request pass the mask `labels == group` instead"
+        )
+    return member.astype(np.float64)
+
+
+def _check_bounds(lower: float, upper: float, names: tuple[str, str], where: str) -> None:
+    if np.isnan(lower) or np.isnan(upper):
+        raise InvalidProblemError(f"{where}: {names[0] if np.isnan(lower) else names[1]} is NaN; give a number")
+    if lower > upper:
+        raise InvalidProblemError(f"{where}: {names[0]} = {lower} exceeds {names[1]} = {upper}; swap or relax them")
+    if lower == np.inf or upper == -np.inf:
+        raise InvalidProblemError(f"{where}: bounds [{lower}, {upper}] hold no number; give finite ones")
+    if lower == -np.inf and upper == np.inf:
+        raise InvalidProblemError(f"{where}: neither {names[0]} nor {names[1]} is given; give at least one")
+
+
+@dataclass(frozen=True, eq=False)
+class GroupExposure:
+    """Bound the share of the exposure that a group of items receives.
+
+    min_share <= Σ_{i in group} Σ_j v_j x_ij / Σ_j v_j <= max_share.
+
+    Parameters
+    ----------
+    groups : array, shape (n,)
+        Label of every candidate, or a boolean mask of the group.
+    group : label, optional
+        Which label; left out with a mask.
+    min_share, max_share : float in [0, 1]
+        At least one of them.
+    name : str, optional
+        Key in prices and violations; ``exposure[group]`` by default.
+    """
+
+    groups: ArrayLike
+    group: object = None
+    min_share: float | None = None
+    max_share: float | None = None
+    name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The name, or one made of the group."""
+        return self.name or f"exposure[{'mask' if self.group is None else self.group}]"
+
+    def row(self, n: int, slots: SlotWeights) -> Row:
+        """Membership; bounds in exposure, share · Σ v."""
+        lower = -np.inf if self.min_share is None else float(self.min_share)
+        upper = np.inf if self.max_share is None else float(self.max_share)
+        _check_bounds(lower, upper, ("min_share", "max_share"), self.label)
+        for field_name, share in (("min_share", self.min_share), ("max_share", self.max_share)):
+            if share is not None and not 0.0 <= share <= 1.0:
+                raise InvalidProblemError(
+                    f"{self.label}: {field_name} = {share} is no share; give a number in [0, 1] (for absolute exposure "
+                    "use LinearExposure)"
+                )
+        return _membership(self.groups, self.group, n, self.label), lower * slots.total, upper * slots.total
+
+
+@dataclass(frozen=True, eq=False)
+class GroupCount:
+    """Bound the expected number of items of a group among those shown: at_least <= Σ_{i in group} Σ_j x_ij <= at_most.
+
+    Needs uniform slot weights: a count looks at every slot alike, and with position weights in the objective the
+    pricing step would no longer be one sort. Use `GroupExposure` there.
+
+    Parameters
+    ----------
+    groups : array, shape (n,)
+        Label of every candidate, or a boolean mask of the group.
+    group : label, optional
+        Which label; left out with a mask.
+    at_least, at_most : float
+        At least one of them.
+    name : str, optional
+        Key in prices and violations; ``count[group]`` by default.
+    """
+
+    groups: ArrayLike
+    group: object = None
+    at_least: float | None = None
+    at_most: float | None = None
+    name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The name, or one made of the group."""
+        return self.name or f"count[{'mask' if self.group is None else self.group}]"
+
+    def row(self, n: int, slots: SlotWeights) -> Row:
+        """Membership divided by the common slot weight; bounds in items."""
+        weight = slots.uniform_value
+        if weight is None:
+            raise InvalidProblemError(
+                f"{self.label}: a count needs equal slot weights, these fall from {slots.values[0]:g} to "
+                f"{slots.values[-1]:g}; use GroupExposure, or SlotWeights.uniform({slots.m})"
+            )
+        lower = -np.inf if self.at_least is None else float(self.at_least)
+        upper = np.inf if self.at_most is None else float(self.at_most)
+        _check_bounds(lower, upper, ("at_least", "at_most"), self.label)
+        return _membership(self.groups, self.group, n, self.label) / weight, lower, upper
+
+
+@dataclass(frozen=True, eq=False)
+class LinearExposure:
+    """Bound an exposure-weighted sum of item values: lower <= Σ_ij a_i v_j x_ij <= upper.
+
+    Parameters
+    ----------
+    values : array of float64, shape (n,)
+        a_i: a margin, an age, a predicted number of actions, +1 / -1 for the difference of two groups.
+    lower, upper : float
+        In units of value times slot weight; at least one of them; equal for an equality.
+    name : str, optional
+        Key in prices and violations; ``linear`` by default.
+    """
+
+    values: ArrayLike
+    lower: float | None = None
+    upper: float | None = None
+    name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The name, or ``linear``."""
+        return self.name or "linear"
+
+    def row(self, n: int, slots: SlotWeights) -> Row:
+        """Values and bounds as given."""
+        values = _vector(self.values, f"{self.label}: values")
+        if values.shape != (n,):
+            raise InvalidProblemError(f"{self.label}: values has shape {values.shape}; give one a candidate, ({n},)")
+        lower = -np.inf if self.lower is None else float(self.lower)
+        upper = np.inf if self.upper is None else float(self.upper)
+        _check_bounds(lower, upper, ("lower", "upper"), self.label)
+        return values, lower, upper
+
+
+@dataclass(frozen=True, eq=False)
+class RankingProblem:
+    """One request: scores of the candidates, slots to fill, constraints in expectation.
+
+    Everything is checked and turned into rows here, once; `solve` trusts it.
+
+    Parameters
+    ----------
+    scores : array of float64, shape (n,)
+        Utility u_i of showing item i in a slot of weight 1.
+    slots : SlotWeights
+        m <= n slots; every slot is filled.
+    constraints : sequence of GroupExposure, GroupCount or LinearExposure
+        They hold for the lottery in expectation, not for every single list.
+
+    Attributes
+    ----------
+    rows : array of float64, shape (K, n)
+        Coefficients a_k.
+    lower, upper : array of float64, shape (K,)
+        Bounds of Σ a_ki v_j x_ij; infinite where there is none.
+    names : tuple of str
+        Of the constraints.
+
+    Raises
+    ------
+    InvalidProblemError
+        For input without meaning; bounds that contradict each other are found by `solve` (``Status.INFEASIBLE``).
+
+    Examples
+    --------
+    >>> fair = GroupExposure(["a", "a", "b"], "b", min_share=0.2)
+    >>> problem = RankingProblem([3.0, 2.0, 1.0], SlotWeights.dcg(2), [fair])
+    >>> problem.family, problem.names, problem.lower.round(4)
+    ('exposure', ('exposure[b]',), array([0.3262]))
+    """
+
+    scores: NDArray[np.float64]
+    slots: SlotWeights
+    constraints: Sequence[Constraint] = ()
+    rows: NDArray[np.float64] = field(init=False, repr=False)
+    lower: NDArray[np.float64] = field(init=False, repr=False)
+    upper: NDArray[np.float64] = field(init=False, repr=False)
+    names: tuple[str, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        scores = _vector(self.scores, "scores")
+        if not isinstance(self.slots, SlotWeights):
+            raise InvalidProblemError(
+                f"slots is a {type(self.slots).__name__}; pass SlotWeights.dcg(m), .uniform(m) or .explicit(weights)"
+            )
+        n, m = scores.size, self.slots.m
+        if m > n:
+            raise InvalidProblemError(
+                f"slots: {m} slots for {n} candidates; every slot is filled, so give fewer slots or add filler items"
+            )
+        constraints = tuple(self.constraints)
+        K = len(constraints)
+        rows, lower, upper = np.empty((K, n)), np.empty(K), np.empty(K)
+        names: list[str] = []
+        for k, constraint in enumerate(constraints):
+            if not isinstance(constraint, (GroupExposure, GroupCount, LinearExposure)):
+                raise InvalidProblemError(
+                    f"constraints[{k}] is a {type(constraint).__name__}; this version takes GroupExposure, GroupCount "
+                    "and LinearExposure (no slot windows, no pinned items)"
+                )
+            rows[k], lower[k], upper[k] = constraint.row(n, self.slots)
+            if constraint.label in names:
+                raise InvalidProblemError(
+                    f"constraints[{k}]: the name {constraint.label!r} is taken; give each constraint a name of its own"
+                )
+            names.append(constraint.label)
+        for name, value in (
+            ("scores", scores),
+            ("constraints", constraints),
+            ("rows", rows),
+            ("lower", lower),
+            ("upper", upper),
+            ("names", tuple(names)),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def n(self) -> int:
+        """Number of candidates."""
+        return self.scores.size
+
+    @property
+    def m(self) -> int:
+        """Number of slots."""
+        return self.slots.m
+
+    @property
+    def family(self) -> Literal["selection", "exposure"]:
+        """Whether slot positions matter."""
+        return "exposure" if self.slots.uniform_value is None else "selection"

@@ -1,0 +1,120 @@
+"""Problems and solutions as JSON documents.
+
+A problem::
+
+    {"items": ["a", "b", "c"],                      optional names, indices otherwise
+     "scores": [0.9, 0.5, 0.4],
+     "slots": {"dcg": 2},                           or {"uniform": 2}, or a list of weights
+     "groups": {"genre": ["x", "x", "y"]},          label lists that constraints refer to by name
+     "constraints": [{"type": "group_exposure", "groups": "genre", "group": "y", "min_share": 0.2},
+                     {"type": "group_count", "groups": "genre", "group": "x", "at_most": 1},
+                     {"type": "linear_exposure", "values": [1, 0, 2], "upper": 1.5, "name": "cost"}]}
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fastlp_rank.errors import InvalidProblemError
+from fastlp_rank.problem import Constraint, GroupCount, GroupExposure, LinearExposure, RankingProblem, SlotWeights
+from fastlp_rank.solver import RankingSolution
+
+__all__ = ["problem_from_json", "solution_to_json"]
+
+_FIELDS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
+    "group_exposure": (GroupExposure, ("groups", "group", "min_share", "max_share", "name")),
+    "group_count": (GroupCount, ("groups", "group", "at_least", "at_most", "name")),
+    "linear_exposure": (LinearExposure, ("values", "lower", "upper", "name")),
+}
+
+
+def problem_from_json(document: Any) -> RankingProblem:
+    """Read a problem; see the module for the format.
+
+    Raises
+    ------
+    InvalidProblemError
+        If a field is missing, unknown or has no meaning.
+
+    Examples
+    --------
+    >>> problem_from_json({"scores": [2, 1], "slots": {"uniform": 1}}).family
+    'selection'
+    """
+    if not isinstance(document, Mapping):
+        raise InvalidProblemError('the problem is no JSON object; write {"scores": [...], "slots": ...}')
+    _known(document, ("items", "scores", "slots", "groups", "constraints"), "the problem")
+    for name in ("scores", "slots"):
+        if name not in document:
+            raise InvalidProblemError(f"the field {name!r} is missing")
+    groups = document.get("groups", {})
+    constraints = [_constraint(k, entry, groups) for k, entry in enumerate(document.get("constraints", []))]
+    problem = RankingProblem(document["scores"], _slots(document["slots"]), constraints)
+    items = document.get("items")
+    if items is not None and len(items) != problem.n:
+        raise InvalidProblemError(f"items has {len(items)} names for {problem.n} scores; give one each or leave it out")
+    return problem
+
+
+def _known(entry: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
+    unknown = [name for name in entry if name not in names]
+    if unknown:
+        raise InvalidProblemError(f"{where}: field {unknown[0]!r} is unknown; known are {', '.join(names)}")
+
+
+def _slots(value: Any) -> SlotWeights:
+    if isinstance(value, Mapping):
+        if len(value) == 1:
+            ((kind, m),) = value.items()
+            if kind == "dcg":
+                return SlotWeights.dcg(m)
+            if kind == "uniform":
+                return SlotWeights.uniform(m)
+        raise InvalidProblemError(f"slots = {dict(value)}; give {{'dcg': m}}, {{'uniform': m}} or a list of weights")
+    return SlotWeights.explicit(value)
+
+
+def _constraint(k: int, entry: Any, groups: Mapping[str, Any]) -> Constraint:
+    where = f"constraints[{k}]"
+    if not isinstance(entry, Mapping) or entry.get("type") not in _FIELDS:
+        kind = entry.get("type") if isinstance(entry, Mapping) else entry
+        raise InvalidProblemError(f"{where}: type {kind!r} is unknown; known are {', '.join(_FIELDS)}")
+    make, names = _FIELDS[entry["type"]]
+    _known(entry, ("type", *names), where)
+    if names[0] not in entry:
+        raise InvalidProblemError(f"{where}: the field {names[0]!r} is missing")
+    fields = {name: entry[name] for name in names if name in entry}
+    if isinstance(fields.get("groups"), str):
+        if fields["groups"] not in groups:
+            raise InvalidProblemError(f"{where}: groups {fields['groups']!r} is not under 'groups' of the problem")
+        fields["groups"] = groups[fields["groups"]]
+    made: Constraint = make(**fields)
+    return made
+
+
+def solution_to_json(solution: RankingSolution, items: list[Any] | None = None) -> dict[str, Any]:
+    """Lay a solution out for JSON; rankings as names where ``items`` gives them, numbers that do not exist as null."""
+
+    def number(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    rankings = solution.lottery.rankings.tolist()
+    if items is not None:
+        rankings = [[items[i] for i in ranking] for ranking in rankings]
+    verification = solution.certificate().verify(solution.problem)
+    return {
+        "status": solution.status.name,
+        "objective": solution.objective,
+        "bound": number(solution.bound),
+        "gap": number(solution.gap),
+        "pricings": solution.pricings,
+        "lottery": [
+            {"weight": weight, "ranking": ranking}
+            for weight, ranking in zip(solution.lottery.weights.tolist(), rankings, strict=True)
+        ],
+        "prices": {name: number(value) for name, value in solution.prices.items()},
+        "activities": solution.activities,
+        "violations": solution.violations,
+        "farkas_ray": solution.farkas_ray,
+        "verified": verification.holds,
+    }

@@ -1,0 +1,93 @@
+"""Documents in, documents out; exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fastlp_rank import InvalidProblemError, SlotWeights
+from fastlp_rank.cli import main
+from fastlp_rank.problem_json import problem_from_json
+
+DOCUMENT = {
+    "items": ["p", "q", "r", "s"],
+    "scores": [0.9, 0.8, 0.5, 0.4],
+    "slots": {"dcg": 2},
+    "groups": {"genre": ["x", "x", "y", "y"]},
+    "constraints": [
+        {"type": "group_exposure", "groups": "genre", "group": "x", "max_share": 0.5},
+        {"type": "linear_exposure", "values": [1, 0, 0, 0], "upper": 0.9, "name": "cost"},
+    ],
+}
+
+
+def test_solve_writes_names_and_is_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = tmp_path / "problem.json", tmp_path / "solution.json"
+    source.write_text(json.dumps(DOCUMENT))
+    assert main(["solve", str(source), "--out", str(target)]) == 0
+    answer = json.loads(target.read_text())
+    assert answer["status"] == "OPTIMAL"
+    assert answer["verified"]
+    assert sum(entry["weight"] for entry in answer["lottery"]) == pytest.approx(1.0)
+    assert {item for entry in answer["lottery"] for item in entry["ranking"]} <= set("pqrs")
+    assert answer["activities"]["exposure[x]"] == pytest.approx(0.5 * SlotWeights.dcg(2).total)
+    assert main(["solve", str(source)]) == 0
+    assert json.loads(capsys.readouterr().out) == answer
+
+
+def test_infeasible_exits_3_with_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "problem.json"
+    bound = {"type": "group_exposure", "groups": ["x", "x"], "group": "x", "max_share": 0.5}
+    source.write_text(json.dumps({"scores": [1, 2], "slots": [1], "constraints": [bound]}))
+    assert main(["solve", str(source)]) == 3
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["status"] == "INFEASIBLE"
+    assert answer["bound"] is None
+    assert answer["farkas_ray"] == {"exposure[x]": pytest.approx(1.0)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scores": [1.0, None]}, "not"),
+        ({"slots": {"dgc": 2}}, "give {'dcg': m}"),
+        ({"slots": None}, "slots"),
+        ({"extra": 1}, "field 'extra' is unknown"),
+        ({"items": ["p"]}, "items has 1 names for 4 scores"),
+        ({"constraints": [{"type": "window"}]}, r"constraints\[0\]: type 'window' is unknown"),
+        ({"constraints": [{"type": "linear_exposure"}]}, "field 'values' is missing"),
+        ({"constraints": [{"type": "group_count", "groups": "genre", "max": 1}]}, "field 'max' is unknown"),
+        ({"constraints": [{"type": "group_count", "groups": "mood", "group": "x"}]}, "groups 'mood' is not under"),
+    ],
+)
+def test_bad_documents(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidProblemError, match=message):
+        problem_from_json({**DOCUMENT, **change})
+
+
+def test_missing_fields() -> None:
+    with pytest.raises(InvalidProblemError, match="field 'slots' is missing"):
+        problem_from_json({"scores": [1.0]})
+    with pytest.raises(InvalidProblemError, match="no JSON object"):
+        problem_from_json([1.0])
+
+
+def test_bad_input_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "problem.json"
+    source.write_text("{")
+    assert main(["solve", str(source)]) == 2
+    assert main(["solve", str(tmp_path / "nowhere.json")]) == 2
+    assert main(["generate", "--n", "3", "--m", "4"]) == 2
+    assert main(["bench", "--sizes", "3x4x1"]) == 2
+    assert "needs" not in capsys.readouterr().out
+
+
+def test_generate_solve_round_trip(tmp_path: Path) -> None:
+    source = tmp_path / "problem.json"
+    assert main(["generate", "--n", "30", "--m", "5", "--k", "2", "--seed", "3", "--out", str(source)]) == 0
+    assert main(["solve", str(source), "--out", str(tmp_path / "solution.json")]) == 0
+
+
+def test_bench_prints_a_row_a_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--sizes", "20x5x2", "--seeds", "2", "--json", str(tmp_path / "bench.json")]) == 0
+    assert "20x5x2" in capsys.readouterr().out
+    assert json.loads((tmp_path / "bench.json").read_text())["sizes"][0]["core_us"] > 0

@@ -1,0 +1,285 @@
+"""Exact greedy selection that evaluates few candidates: kernels.
+
+Greedy takes the candidate of largest utility, K times. When a utility can only fall as items are placed, the value
+computed some steps ago is an upper bound of today's. So: take the candidate with the largest bound; if its value is of
+today, it is the greedy choice; else bring it up to date and look again (Minoux, 1978). A block maximum over 32
+candidates makes "the largest bound" cheap. Ties go to the lower index, as a full scan would have it.
+
+The utility of candidate i after placing S is
+
+    u_i(S) = b_i - a max_{j in S} max(0, cos(i, j)) - sum_p r_p #{j in S: attribute p as i} + g log d_i(S)
+
+with d_i(S) the residual of i's embedding given those of S, (det L_{S+i} / det L_S) for L = cos + jitter I: all falling.
+For a determinantal point process alone, with quality q_i, the value compared is q_i^2 d_i(S) itself.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from multislot_rerank.arrays import Floats, Ints, Vectors
+
+__all__ = [
+    "BLOCK",
+    "block_maximum",
+    "cosine_of",
+    "exponential_quality",
+    "inverse_norms",
+    "largest_block",
+    "lazy_dpp",
+    "lazy_sga",
+]
+
+BLOCK = 32
+# Two copies of a vector have cosine 1 up to rounding; taken as 1, so that rounding does not order duplicates.
+ALIKE = 1.0 - 1e-14
+
+
+@njit(cache=True, nogil=True)
+def block_maximum(values, block, best_value, best_index):  # type: ignore[no-untyped-def]
+    """Store the largest value of a block and its lowest index."""
+    start = block * BLOCK
+    stop = min(start + BLOCK, values.size)
+    top, largest = start, values[start]
+    for i in range(start + 1, stop):
+        if values[i] > largest:
+            top, largest = i, values[i]
+    best_value[block], best_index[block] = largest, top
+
+
+@njit(cache=True, nogil=True)
+def largest_block(best_value):  # type: ignore[no-untyped-def]
+    """Block of the largest value; the first of equals."""
+    top, largest = 0, best_value[0]
+    for block in range(1, best_value.size):
+        if best_value[block] > largest:
+            top, largest = block, best_value[block]
+    return top
+
+
+# Reordering a sum is the one liberty taken: it lets the processor add eight products at a time. Equal rows still give
+# equal sums, so that duplicates tie.
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _dot(left, i, right, j, length):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for axis in range(length):
+        total += np.float64(left[i, axis]) * np.float64(right[j, axis])
+    return total
+
+
+@njit(cache=True, nogil=True)
+def cosine_of(embeddings, inverse_norm, i, j):  # type: ignore[no-untyped-def]
+    """Cosine of two rows."""
+    cosine = _dot(embeddings, i, embeddings, j, embeddings.shape[1]) * inverse_norm[i] * inverse_norm[j]
+    return 1.0 if cosine > ALIKE else cosine
+
+
+@njit(cache=True, nogil=True)
+def inverse_norms(embeddings: Vectors) -> tuple[Floats, int]:
+    """1 / |e_i|, 0 for a zero vector (similar to nothing), and the first row that is not finite, or -1."""
+    found = np.zeros(embeddings.shape[0])
+    for i in range(embeddings.shape[0]):
+        square = _dot(embeddings, i, embeddings, i, embeddings.shape[1])
+        if not square < np.inf:
+            return found, i
+        if square > 0.0:
+            found[i] = 1.0 / math.sqrt(square)
+    return found, -1
+
+
+@njit(cache=True, nogil=True)
+def exponential_quality(relevance: Floats, emphasis: float) -> Floats:
+    """exp(emphasis (s - mean s) / sd s); ones where all scores are equal."""
+    mean = relevance.mean()
+    deviation = relevance.std()
+    if deviation == 0.0:
+        return np.ones(relevance.size)
+    quality: Floats = np.exp(emphasis * (relevance - mean) / deviation)
+    return quality
+
+
+@njit(cache=True, nogil=True)
+def lazy_dpp(
+    embeddings: Vectors, inverse_norm: Floats, quality: Floats, slots: int, tolerance: float
+) -> tuple[Ints, Floats, int]:
+    """Greedy maximum of det(L_S), L = diag(q) cos diag(q).
+
+    Returns the items, their gains q_i^2 d_i, and how many were chosen before the residual fell to ``tolerance`` times
+    the largest q^2 (the rest is not chosen).
+
+    Reference: Chen, Zhang & Zhou, NeurIPS 2018, arXiv:1709.05135 (the incremental Cholesky update).
+    """
+    count = embeddings.shape[0]
+    values = quality * quality
+    stop_at = tolerance * values.max()
+    factor = np.empty((count, slots))  # row i is written up to seen[i] before it is read
+    seen = np.zeros(count, np.int64)
+    chosen = np.empty(slots, np.int64)
+    gains = np.empty(slots)
+    root = np.empty(slots)
+    blocks = (count + BLOCK - 1) // BLOCK
+    best_value, best_index = np.empty(blocks), np.empty(blocks, np.int64)
+    for block in range(blocks):
+        block_maximum(values, block, best_value, best_index)
+    for step in range(slots):
+        fresh = -np.inf
+        while True:
+            block = largest_block(best_value)
+            i = best_index[block]
+            if seen[i] == step:
+                break
+            while seen[i] < step and values[i] >= fresh:
+                j = seen[i]
+                placed = chosen[j]
+                cosine = cosine_of(embeddings, inverse_norm, i, placed)
+                inner = quality[i] * quality[placed] * cosine - _dot(factor, i, factor, placed, j)
+                factor[i, j] = inner / root[j]
+                values[i] = max(values[i] - factor[i, j] * factor[i, j], 0.0)
+                seen[i] = j + 1
+            if seen[i] == step and values[i] > fresh:
+                fresh = values[i]
+            block_maximum(values, block, best_value, best_index)
+        if values[i] <= stop_at:
+            return chosen[:step], gains[:step], step
+        chosen[step], gains[step], root[step] = i, values[i], math.sqrt(values[i])
+        values[i] = -np.inf
+        block_maximum(values, block, best_value, best_index)
+    return chosen, gains, slots
+
+
+@njit(cache=True, nogil=True)
+def _up_to_date(  # type: ignore[no-untyped-def]
+    i, slot, floor, static, repeat, embeddings, inverse_norm, weights, chosen, root, nearest, residual, factor, seen
+):
+    """Advance candidate i over the items placed since it was last seen, until its utility is below ``floor``.
+
+    ``weights`` holds similarity weight, log-determinant weight and jitter.
+    """
+    while True:
+        value = static[i] - weights[0] * nearest[i] - repeat
+        if weights[1] > 0.0:
+            value += weights[1] * math.log(residual[i])
+        if seen[i] == slot or value < floor:
+            return value
+        j = seen[i]
+        if weights[0] > 0.0 or weights[1] > 0.0:
+            cosine = cosine_of(embeddings, inverse_norm, i, chosen[j])
+            nearest[i] = max(nearest[i], cosine)
+            if weights[1] > 0.0:
+                factor[i, j] = (cosine - _dot(factor, i, factor, chosen[j], j)) / root[j]
+                residual[i] = max(residual[i] - factor[i, j] * factor[i, j], weights[2])
+        seen[i] = j + 1
+
+
+@njit(cache=True, nogil=True)
+def feasible(i, slot, chosen, pinned, codes, caps, kept_caps, must_be_fresh, fresh):  # type: ignore[no-untyped-def]
+    """Whether item i may take the slot under the first ``kept_caps`` caps (attribute, window, count) and the quota."""
+    if must_be_fresh and not fresh[i]:
+        return False
+    slots = pinned.size
+    for c in range(kept_caps):
+        attribute, window, most = caps[c, 0], caps[c, 1], caps[c, 2]
+        for start in range(max(0, slot - window + 1), slot + 1):
+            alike = 1
+            for other in range(start, min(start + window, slots)):
+                item = -1
+                if other < slot:
+                    item = chosen[other]
+                elif other > slot:
+                    item = pinned[other]
+                if item >= 0 and codes[item, attribute] == codes[i, attribute]:
+                    alike += 1
+            if alike > most:
+                return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def lazy_sga(  # type: ignore[no-untyped-def]
+    static, embeddings, inverse_norm, weights, codes, repeat_weight, pinned, caps, fresh, fresh_quota
+):
+    """Sequential greedy re-ranking under growing penalties and hard constraints.
+
+    ``weights`` holds similarity weight a, log-determinant weight g and jitter; ``codes`` (N, P) the attribute values as
+    numbers and ``repeat_weight`` (P,) their r_p; ``pinned`` (K,) the item of a slot or -1; ``caps`` rows of (attribute,
+    window, count); ``fresh`` (N,) marks fresh items, of which the slate needs ``fresh_quota``.
+
+    Where no candidate is feasible in a slot, constraints are dropped there one by one: the last cap first, the quota
+    at the end. Returns items, utilities and the number of constraints dropped in each slot.
+    """
+    count, slots = static.size, pinned.size
+    log_det = weights[1] > 0.0
+    nearest, residual = np.zeros(count), np.full(count, 1.0 + weights[2])
+    factor = np.empty((count if log_det else 1, slots))
+    root, seen = np.empty(slots), np.zeros(count, np.int64)
+    repeats = np.zeros((codes.shape[1], codes.max() + 1 if codes.size else 1))
+    chosen, utilities, dropped = np.empty(slots, np.int64), np.empty(slots), np.zeros(slots, np.int64)
+    held, held_value = np.empty(count, np.int64), np.empty(count)
+    values = static + (weights[1] * math.log(1.0 + weights[2]) if log_det else 0.0)
+    fresh_to_come = 0
+    for slot in range(slots):
+        if pinned[slot] >= 0:
+            values[pinned[slot]] = -np.inf
+            fresh_to_come += fresh[pinned[slot]]
+    blocks = (count + BLOCK - 1) // BLOCK
+    best_value, best_index = np.empty(blocks), np.empty(blocks, np.int64)
+    for block in range(blocks):
+        block_maximum(values, block, best_value, best_index)
+
+    free_left = (pinned < 0).sum()
+    for slot in range(slots):
+        winner = pinned[slot]
+        if winner >= 0:
+            fresh_to_come -= fresh[winner]
+        must_be_fresh = fresh_quota - fresh_to_come >= free_left
+        drop, held_count = 0, 0
+        while winner < 0:
+            today = -np.inf
+            while True:
+                block = largest_block(best_value)
+                i = best_index[block]
+                if best_value[block] == -np.inf:
+                    break
+                if seen[i] < slot:
+                    repeat = 0.0
+                    for p in range(repeat_weight.size):
+                        repeat += repeat_weight[p] * repeats[p, codes[i, p]]
+                    values[i] = _up_to_date(
+                        i, slot, today, static, repeat, embeddings, inverse_norm, weights, chosen, root, nearest,
+                        residual, factor, seen,
+                    )  # fmt: skip
+                    if seen[i] == slot:
+                        today = max(today, values[i])
+                elif feasible(
+                    i, slot, chosen, pinned, codes, caps, max(caps.shape[0] - drop, 0),
+                    must_be_fresh and drop <= caps.shape[0], fresh,
+                ):  # fmt: skip
+                    winner = i
+                    break
+                else:
+                    held[held_count], held_value[held_count] = i, values[i]
+                    held_count += 1
+                    values[i] = -np.inf
+                    today = -np.inf  # candidates below the one set aside matter again
+                block_maximum(values, block, best_value, best_index)
+            for h in range(held_count):
+                values[held[h]] = held_value[h]
+                block_maximum(values, held[h] // BLOCK, best_value, best_index)
+            held_count = 0
+            if winner < 0:
+                drop += 1
+        repeat = 0.0
+        for p in range(repeat_weight.size):
+            repeat += repeat_weight[p] * repeats[p, codes[winner, p]]
+            repeats[p, codes[winner, p]] += 1.0
+        utilities[slot] = _up_to_date(
+            winner, slot, -np.inf, static, repeat, embeddings, inverse_norm, weights, chosen, root, nearest,
+            residual, factor, seen,
+        )  # fmt: skip
+        chosen[slot], dropped[slot], root[slot] = winner, drop, math.sqrt(residual[winner])
+        free_left -= pinned[slot] < 0
+        fresh_quota -= fresh[winner]
+        values[winner] = -np.inf
+        block_maximum(values, winner // BLOCK, best_value, best_index)
+    return chosen, utilities, dropped

@@ -1,0 +1,71 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from multislot_rerank.cascade_world import CascadeWorld
+from multislot_rerank.cli import main
+
+REQUEST = {
+    "k": 3,
+    "objectives": [{"type": "Relevance"}, {"type": "AttributeRepeat", "attribute": "creator", "weight": 0.3}],
+    "constraints": [{"type": "MinGap", "attribute": "creator", "gap": 3}],
+    "candidates": {"scores": [0.9, 0.8, 0.7], "attributes": {"creator": ["ann", "ann", "bob"]}},
+}
+
+
+def write(tmp_path, document):
+    path = tmp_path / "request.json"
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+def test_rerank_prints_the_slate_and_what_was_relaxed(tmp_path, capsys):
+    assert main(["rerank", write(tmp_path, REQUEST)]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["items"] == [0, 2, 1]
+    assert answer["utilities"] == pytest.approx([0.9, 0.7, 0.5])
+    assert answer["relaxed"] == [{"slot": 2, "constraint": "MinGap(attribute='creator', gap=3)"}]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"k": 9}, "k=9 is more than the 3 candidates"),
+        ({"objectives": [{"type": "Relevanz"}]}, "type='Relevanz' is unknown; use one of AttributeRepeat"),
+        ({"objectives": [{"type": "MaxSimilarity", "wait": 1}]}, "MaxSimilarity: .*wait"),
+        ({"candidates": {"scores": [0.1, None]}}, "scores"),
+    ],
+)
+def test_bad_requests_end_with_status_2_and_the_reason(tmp_path, capsys, changed, message):
+    assert main(["rerank", write(tmp_path, REQUEST | changed)]) == 2
+    import re
+
+    assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_evaluate_prints_the_ladder(tmp_path, capsys, suffix):
+    world = CascadeWorld.random(items=5, slots=2, damping=0.5, seed=0)
+    log = world.log(4000, seed=1)
+    slots = np.tile(np.arange(2), 4000)
+    base = pd.DataFrame({"request": np.repeat(np.arange(4000), 2), "slot": slots})
+    logged = base.assign(item=log.slates.ravel(), candidates=5, click=log.rewards.ravel())
+    target = base.assign(item=np.tile(world.best_by_appeal, 4000))
+    for name, frame in (("log", logged), ("target", target)):
+        path = tmp_path / f"{name}.{suffix}"
+        frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
+    files = [str(tmp_path / f"{name}.{suffix}") for name in ("log", "target")]
+    assert main(["evaluate", *files, "--objective", "click"]) == 0
+    shown = capsys.readouterr().out
+    assert "recommended: replay (full)" in shown
+    assert main(["evaluate", *files]) == 2
+    assert "frame has no column reward" in capsys.readouterr().err
+
+
+def test_plan_prints_a_row_an_interaction(capsys):
+    call = ["plan", "--candidates", "10", "--slots", "3", "--standard-error", "0.02", "--reward-deviation", "0.2"]
+    assert main(call) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[1].split() == ["full", "0.00139", "100", "84848"]
+    assert len(rows) == 5
