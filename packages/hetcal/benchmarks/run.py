@@ -1,0 +1,140 @@
+"""Run the benchmark and print its tables: ``uv run python packages/hetcal/benchmarks/run.py --cache DIR``.
+
+Each cell and each method's result is kept in DIR, so that a run resumes. ``--times`` measures again, alternating
+the methods on each cell, one process at a time on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import protocol
+from papershelf_core import metrics
+
+HERE = Path(__file__).parent
+PEERS = {"mcgrad": HERE / "peer_mcgrad.py", "lightgbm": HERE / "peer_lightgbm.py"}
+
+
+def command(script: Path, python: str | None) -> list[str]:
+    """A peer runs in its own environment, or in a ready one whose interpreter is given."""
+    return [python, str(script)] if python else ["uv", "run", "--no-project", "--script", str(script)]
+
+
+def execute(argv: list[str], lock: str | None) -> None:
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    prefix = [lock] if lock else []
+    subprocess.run([*prefix, *argv], check=True, env={**os.environ, **threads, "PYTHONWARNINGS": "ignore"})
+
+
+def log_loss(y: np.ndarray, p: np.ndarray) -> float:
+    return float(-np.mean(np.where(y == 1, np.log(p), np.log1p(-p))))
+
+
+def score(cell: Path, files: list[str]) -> list[dict[str, object]]:
+    test = pd.read_parquet(cell / "test.parquet", columns=["__y", "__z"])
+    y, z = test["__y"].to_numpy(), test["__z"].to_numpy()
+    dataset, base, seed = cell.name.rsplit("-", 2)
+    raw = metrics.roc_auc(y, z)
+    p = 1 / (1 + np.exp(-np.clip(z, -15, 15)))
+    rows = [
+        {
+            "dataset": dataset,
+            "base": base,
+            "seed": int(seed),
+            "method": "raw",
+            "auc": raw,
+            "lift": 0.0,
+            "log_loss": log_loss(y, p),
+            "ece": metrics.ece(y, p),
+            "fit_s": 0.0,
+            "predict_s": 0.0,
+        }
+    ]
+    for file in files:
+        if not (cell / f"{file}.npz").exists():
+            continue
+        data = np.load(cell / f"{file}.npz")
+        for key in data.files:
+            if not key.startswith("p_"):
+                continue
+            name, p = key[2:], np.clip(data[key], 1e-15, 1 - 1e-15)
+            auc = metrics.roc_auc(y, p)
+            fit_s, predict_s = data[f"t_{name}"]
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "base": base,
+                    "seed": int(seed),
+                    "method": name,
+                    "auc": auc,
+                    "lift": auc - raw,
+                    "log_loss": log_loss(y, p),
+                    "ece": metrics.ece(y, p),
+                    "fit_s": float(fit_s),
+                    "predict_s": float(predict_s),
+                    "chosen": str(data[f"c_{name}"]) if f"c_{name}" in data else "",
+                }
+            )
+    return rows
+
+
+def show(rows: pd.DataFrame) -> None:
+    for (base, dataset), part in rows.groupby(["base", "dataset"], sort=False):
+        wide = part.pivot(index="seed", columns="method", values="lift")
+        table = part.groupby("method", sort=False)[["lift", "log_loss", "ece", "fit_s", "predict_s"]].mean()
+        table.insert(1, "sd", part.groupby("method", sort=False)["lift"].std())
+        raw = part.loc[part["method"] == "raw", "auc"].mean()
+        print(f"\n## {dataset}, base {base}: {wide.shape[0]} seeds, raw AUC {raw:.4f}")
+        print(table.round({"lift": 4, "sd": 4, "log_loss": 4, "ece": 4, "fit_s": 3, "predict_s": 4}).to_string())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache", type=Path, default=Path("out/hetcal-bench"))
+    parser.add_argument("--datasets", nargs="+", default=list(protocol.DATASETS))
+    parser.add_argument("--base", default="mlp", choices=["mlp", "gbdt"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--times", action="store_true", help="measure all methods again, alternating")
+    parser.add_argument("--high", action="store_true", help='measure quality="high" as well')
+    parser.add_argument("--redo-ours", action="store_true")
+    parser.add_argument("--mcgrad-python", help="interpreter of an environment that has mcgrad")
+    parser.add_argument("--lock", help="program to run every measured command under")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    interpreters = {"mcgrad": arguments.mcgrad_python, "lightgbm": sys.executable}
+    rows = []
+    for dataset in arguments.datasets:
+        for seed in arguments.seeds:
+            cell = protocol.make_cell(arguments.cache, dataset, arguments.base, seed)
+            for name, script in PEERS.items():
+                if arguments.times or not (cell / f"{name}.npz").exists():
+                    execute(
+                        [*command(script, interpreters[name]), str(cell), str(cell / f"{name}.npz")], arguments.lock
+                    )
+            if arguments.times or arguments.redo_ours or not (cell / "ours.npz").exists():
+                ours = [sys.executable, str(HERE / "ours.py"), str(cell), str(cell / "ours.npz")]
+                execute([*ours, *(["--high"] if arguments.high else [])], arguments.lock)
+            rows += score(cell, ["mcgrad", "lightgbm", "ours"])
+    show(pd.DataFrame(rows))
+    if arguments.json:
+        from importlib.metadata import version
+
+        machine = {"cpu": platform.processor() or platform.machine(), "python": platform.python_version()}
+        versions = {name: version(name) for name in ("hetcal", "lightgbm", "scikit-learn", "numpy")}
+        temporary = arguments.json.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"machine": machine, "versions": versions, "rows": rows}, indent=1))
+        shutil.move(temporary, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Save a fitted calibrator as canonical JSON: the same fit gives the same bytes.
+
+Keys are sorted, floats are written by their shortest exact text, nothing is executable. ``load`` gives a ``Scorer``,
+which needs numpy alone; LightGBM forests are written out as plain trees.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from hetcal.bag import Bag
+from hetcal.calibrators import LeafMap, LogisticMap
+from hetcal.errors import ArtefactError
+from hetcal.estimator import HeterogeneousCalibrator, Regions
+from hetcal.forest import Forest
+from hetcal.partition import GroupPartitioner, TreePartitioner
+from hetcal.scorer import FORMAT, SCHEMA, Scorer
+from hetcal.trees import FlatTree
+
+__all__ = ["load", "save", "to_dict"]
+
+
+def save(calibrator: HeterogeneousCalibrator, path: str | Path) -> Path:
+    """Write a fitted calibrator to a JSON file.
+
+    Parameters
+    ----------
+    calibrator : HeterogeneousCalibrator
+    path : path
+        Written to a temporary name first, then renamed.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ArtefactError
+        Where the partition is a Python function, which a file cannot hold.
+    """
+    target = Path(path)
+    text = json.dumps(to_dict(calibrator), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(target)
+    return target
+
+
+def load(path: str | Path) -> Scorer:
+    """Read a file written by ``save``.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Scorer
+
+    Raises
+    ------
+    ArtefactError
+        For a damaged file or a schema newer than this library.
+    """
+    try:
+        return Scorer.from_file(path)
+    except (ValueError, KeyError) as error:
+        raise ArtefactError(f"{path}: {error}") from error
+
+
+def to_dict(calibrator: HeterogeneousCalibrator) -> dict[str, Any]:
+    """The artefact as plain Python values."""
+    check_is_fitted(calibrator, "selection_")
+    return {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "classes": [_plain(c) for c in calibrator.classes_],
+        "columns": [
+            {"name": c.name, "values": None if c.values is None else [_plain(v) for v in c.values]}
+            for c in calibrator.encoder_.columns
+        ],
+        "clip": float(calibrator.clip),
+        "shift": float(calibrator.prior_shift_),
+        "chosen": calibrator.selection_.chosen,
+        "reason": calibrator.selection_.reason,
+        "model": _model(calibrator),
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _model(calibrator: HeterogeneousCalibrator) -> dict[str, Any]:
+    a, b = calibrator.overall_
+    model, overall = calibrator.model_, {"intercept": a, "slope": b}
+    if model is None:
+        return {"way": calibrator.way_, **overall}
+    if isinstance(model, Regions):
+        return _regions(model)
+    if isinstance(model, Bag):
+        return {
+            "way": "bag",
+            "intercept": model.intercept,
+            "slope": model.slope,
+            "ranks": _ranks(model.ranks),
+            "trees": [_cart(tree) for tree in model.trees],
+            "maps": [_map(leaf_map) for leaf_map in model.maps],
+        }
+    return {**_forest(model), **overall}
+
+
+def _regions(model: Regions) -> dict[str, Any]:
+    common = {
+        "way": "regions",
+        "intercept": model.intercept,
+        "slope": model.slope,
+        "maps": [_map(model.leaf_map)],
+        "rules": model.partitioner.describe(),
+    }
+    if isinstance(model.partitioner, TreePartitioner):
+        return {**common, "ranks": _ranks(model.partitioner.ranks_), "trees": [_cart(model.partitioner.tree_)]}
+    if isinstance(model.partitioner, GroupPartitioner):
+        columns = model.partitioner.columns
+        keys = [list(key) for key in model.partitioner.keys_]
+        return {**common, "groups": {"columns": None if columns is None else [str(c) for c in columns], "keys": keys}}
+    raise ArtefactError(
+        f"{type(model.partitioner).__name__} cannot be saved: a file holds no Python function. "
+        "Save the leaf numbers beside your features and use GroupPartitioner on them"
+    )
+
+
+def _ranks(ranks: dict[int, Any]) -> dict[str, list[float]]:
+    return {str(i): rank.tolist() for i, rank in ranks.items()}
+
+
+def _map(leaf_map: LeafMap) -> dict[str, Any]:
+    if isinstance(leaf_map, LogisticMap):
+        return {
+            "family": leaf_map.family,
+            "leaves": leaf_map.n_leaves,
+            "theta": leaf_map.theta.ravel().tolist(),
+            "centre": leaf_map.centre,
+            "slope": leaf_map.slope,
+        }
+    return {
+        "family": leaf_map.family,
+        "knots": [k.tolist() for k in leaf_map.knots],
+        "values": [v.tolist() for v in leaf_map.values],
+        "share": leaf_map.share.tolist(),
+        "intercept": leaf_map.intercept,
+        "slope": leaf_map.slope,
+    }
+
+
+def _cart(tree: FlatTree) -> dict[str, Any]:
+    return {
+        "feature": tree.feature.tolist(),
+        "threshold": tree.threshold.tolist(),
+        "left": tree.left.tolist(),
+        "right": tree.right.tolist(),
+        "missing_left": tree.missing_left.astype(int).tolist(),
+        "leaf": tree.leaf.tolist(),
+        "single": tree.single,
+    }
+
+
+def _forest(forest: Forest) -> dict[str, Any]:
+    trees: list[dict[str, Any]] = []
+    parts = []
+    for part in forest.parts:
+        before = len(trees)
+        for booster in part.boosters:
+            dump = booster.dump_model(num_iteration=part.rounds)
+            trees += [_boosted(tree["tree_structure"]) for tree in dump["tree_info"]]
+        parts.append(
+            {
+                "name": part.candidate.name,
+                "trees": len(trees) - before,
+                "models": len(part.boosters),
+                "scale": part.slope,
+                "centre": part.centre,
+            }
+        )
+    return {"way": "forest", "coefficients": forest.coefficients.tolist(), "parts": parts, "trees": trees}
+
+
+def _boosted(structure: dict[str, Any]) -> dict[str, Any]:
+    """One LightGBM tree as arrays; a set of categories is a mask over the codes."""
+    nodes: list[dict[str, Any]] = []
+    sets: dict[str, list[int]] = {}
+
+    def visit(node: dict[str, Any]) -> int:
+        number = len(nodes)
+        if "split_feature" not in node:
+            nodes.append({"feature": -1, "threshold": 0.0, "missing": 0, "zero": 0, "value": node["leaf_value"]})
+            return number
+        is_set = node["decision_type"] == "=="
+        kind = node["missing_type"]
+        if kind == "Zero":
+            raise ArtefactError("a LightGBM forest that treats zero as missing cannot be exported")
+        nodes.append(
+            {
+                "feature": int(node["split_feature"]),
+                "threshold": 0.0 if is_set else float(node["threshold"]),
+                "missing": int(not is_set and kind == "NaN" and node["default_left"]),
+                "zero": int(not is_set and kind == "None"),
+                "value": 0.0,
+            }
+        )
+        if is_set:
+            members = [int(v) for v in str(node["threshold"]).split("||")]
+            sets[str(number)] = np.isin(np.arange(max(members) + 1), members).astype(int).tolist()
+        nodes[number]["left"] = visit(node["left_child"])
+        nodes[number]["right"] = visit(node["right_child"])
+        return number
+
+    visit(structure)
+    spec = {
+        "feature": [n["feature"] for n in nodes],
+        "threshold": [n["threshold"] for n in nodes],
+        "left": [n.get("left", -1) for n in nodes],
+        "right": [n.get("right", -1) for n in nodes],
+        "missing_left": [n["missing"] for n in nodes],
+        "missing_zero": [n["zero"] for n in nodes],
+        "value": [float(n["value"]) for n in nodes],
+        "single": False,
+    }
+    return {**spec, "sets": sets} if sets else spec

@@ -1,0 +1,274 @@
+"""The ``hetcal`` command: fit, apply, report, compare, inspect, reproduce on CSV and Parquet files.
+
+Exit codes: 0 done, 2 usage, 3 data that cannot be used, 4 the lift asked for by --require-lift was not reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["main"]
+
+USAGE, BAD_DATA, BAR_NOT_MET = 2, 3, 4
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if "run" not in arguments:
+        parser.print_help()
+        return USAGE
+    try:
+        return int(arguments.run(arguments))
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        print(f"hetcal: {error}", file=sys.stderr)
+        return BAD_DATA
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hetcal",
+        description="Calibrate a classifier per region of feature space and raise its AUC.",
+        epilog="exit codes: 0 done, 2 usage, 3 unusable data, 4 --require-lift not reached",
+    )
+    commands = parser.add_subparsers(title="commands")
+
+    fit = commands.add_parser("fit", help="fit a calibrator and write it as JSON")
+    _data(fit, label=True)
+    fit.add_argument("--out", type=Path, required=True, help="artefact to write (JSON)")
+    _options(fit)
+    _evaluation(fit)
+    fit.set_defaults(run=_fit)
+
+    apply = commands.add_parser("apply", help="score a file with an artefact")
+    apply.add_argument("model", type=Path)
+    _data(apply, label=False)
+    apply.add_argument("--out", type=Path, required=True, help="CSV or Parquet with the column 'calibrated' added")
+    apply.set_defaults(run=_apply)
+
+    report = commands.add_parser("report", help="fit on one file, evaluate on another, write HTML or JSON")
+    _data(report, label=True)
+    _options(report)
+    _evaluation(report, required=True)
+    report.add_argument("--out", type=Path, required=True, help="page to write (.html or .json)")
+    report.set_defaults(run=_report)
+
+    compare = commands.add_parser("compare", help="compare the ways of calibrating on held-out rows")
+    _data(compare, label=True)
+    _options(compare)
+    _evaluation(compare, required=True)
+    compare.set_defaults(run=_compare)
+
+    inspect = commands.add_parser("inspect", help="say what an artefact holds")
+    inspect.add_argument("model", type=Path)
+    inspect.set_defaults(run=_inspect)
+
+    reproduce = commands.add_parser("reproduce", help="measure this package's claims")
+    reproduce.add_argument("--full", action="store_true", help="on the real data sets (minutes)")
+    reproduce.add_argument("--json", type=Path, metavar="FILE", help="write the claims as JSON too")
+    reproduce.set_defaults(run=_reproduce)
+    return parser
+
+
+def _data(parser: argparse.ArgumentParser, *, label: bool) -> None:
+    parser.add_argument("data", type=Path, help="calibration rows, CSV or Parquet")
+    score = parser.add_mutually_exclusive_group(required=True)
+    score.add_argument("--score", metavar="COLUMN", help="column of base probabilities")
+    score.add_argument("--logit", metavar="COLUMN", help="column of base log-odds")
+    if label:
+        parser.add_argument("--label", metavar="COLUMN", required=True)
+        parser.add_argument("--weight", metavar="COLUMN")
+        parser.add_argument("--features", nargs="+", metavar="COLUMN", help="all other columns by default")
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--partitioner", default="auto", choices=["auto", "tree", "bag", "forest", "global"])
+    parser.add_argument("--group", nargs="+", metavar="COLUMN", help="use these columns as regions, nested in order")
+    parser.add_argument("--calibrator", default="platt")
+    parser.add_argument("--quality", default="standard", choices=["standard", "high"])
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _evaluation(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    parser.add_argument("--test", type=Path, required=required, help="rows to evaluate on")
+    parser.add_argument(
+        "--require-lift",
+        type=float,
+        metavar="AUC",
+        help="exit with 4 unless the lower 95 %% bound of the lift reaches it",
+    )
+
+
+def _read(path: Path) -> Any:
+    import pandas as pd
+
+    return pd.read_parquet(path) if path.suffix in (".parquet", ".pq") else pd.read_csv(path)
+
+
+def _column(table: Any, name: str) -> Any:
+    from hetcal.errors import DataError
+
+    if name not in table.columns:
+        raise DataError(f"there is no column {name!r}; the file has {list(table.columns)}")
+    return table[name]
+
+
+def _parts(arguments: argparse.Namespace, table: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """Features, label and the keyword that holds the scores."""
+    from hetcal.errors import DataError
+
+    name = arguments.score or arguments.logit
+    used = [name, arguments.label, arguments.weight]
+    y = _column(table, arguments.label).to_numpy()
+    score = {"scores" if arguments.score else "logits": _column(table, name).to_numpy()}
+    features = arguments.features or [c for c in table.columns if c not in used]
+    missing = [c for c in features if c not in table.columns]
+    if missing:
+        raise DataError(f"there are no columns {missing}; the file has {list(table.columns)}")
+    return table[features], y, score
+
+
+def _fitted(arguments: argparse.Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
+    from hetcal.estimator import HeterogeneousCalibrator
+    from hetcal.partition import GroupPartitioner
+
+    table = _read(arguments.data)
+    X, y, score = _parts(arguments, table)
+    model = HeterogeneousCalibrator(
+        GroupPartitioner(arguments.group) if arguments.group else arguments.partitioner,
+        calibrator=arguments.calibrator,
+        shrinkage="hierarchy" if arguments.group and len(arguments.group) > 1 else "eb",
+        quality=arguments.quality,
+        random_state=arguments.seed,
+    )
+    weight = None if arguments.weight is None else _column(table, arguments.weight).to_numpy()
+    model.fit(X, y, **score, sample_weight=weight)
+    return model, X, y, score
+
+
+def _evaluated(arguments: argparse.Namespace, model: Any) -> Any:
+    from hetcal.report import report
+    from hetcal.validation import base_logits
+
+    X, y, score = _parts(arguments, _read(arguments.test))
+    return report(model, X, y, logits=base_logits(score.get("scores"), score.get("logits"), len(X)))
+
+
+def _verdict(arguments: argparse.Namespace, low: float) -> int:
+    if arguments.require_lift is not None and low < arguments.require_lift:
+        print(f"hetcal: lower bound of the lift {low:+.4f} is below {arguments.require_lift:+.4f}", file=sys.stderr)
+        return BAR_NOT_MET
+    return 0
+
+
+def _print_selection(model: Any) -> None:
+    selection = model.selection_
+    print(f"chosen: {selection.chosen} ({selection.reason})")
+    for choice in selection.choices:
+        print(f"  {choice.name:9s} out-of-fold log-loss {choice.log_loss:.5f}  AUC {choice.auc:.5f}")
+    if selection.features_only is not None:
+        print(f"  lift {selection.lift:+.4f}; of features alone {selection.features_only:+.4f}")
+
+
+def _fit(arguments: argparse.Namespace) -> int:
+    from hetcal.artefact import save
+
+    if arguments.require_lift is not None and arguments.test is None:
+        print("hetcal: --require-lift needs --test rows", file=sys.stderr)
+        return USAGE
+    model, *_ = _fitted(arguments)
+    _print_selection(model)
+    save(model, arguments.out)
+    print(f"wrote {arguments.out}")
+    if arguments.test is None:
+        return 0
+    lift = _evaluated(arguments, model).lift
+    print(
+        f"test AUC {lift.base:.4f} -> {lift.calibrated:.4f}, lift {lift.lift:+.4f} [{lift.low:+.4f}, {lift.high:+.4f}]"
+    )
+    return _verdict(arguments, lift.low)
+
+
+def _apply(arguments: argparse.Namespace) -> int:
+    from hetcal.artefact import load
+    from hetcal.validation import base_logits
+
+    table = _read(arguments.data)
+    score = _column(table, arguments.score or arguments.logit).to_numpy()
+    z = base_logits(score if arguments.score else None, score if arguments.logit else None, len(table))
+    table["calibrated"] = load(arguments.model).predict_proba(table, logits=z)
+    temporary = arguments.out.with_name(f".{arguments.out.name}")
+    if arguments.out.suffix in (".parquet", ".pq"):
+        table.to_parquet(temporary, index=False)
+    else:
+        table.to_csv(temporary, index=False)
+    temporary.replace(arguments.out)
+    print(f"wrote {len(table)} rows to {arguments.out}")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from hetcal.report import to_html, to_json
+
+    model, *_ = _fitted(arguments)
+    result = _evaluated(arguments, model)
+    text = to_json(result) if arguments.out.suffix == ".json" else to_html(result, f"hetcal on {arguments.data.name}")
+    temporary = arguments.out.with_name(f".{arguments.out.name}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(arguments.out)
+    lift = result.lift
+    print(f"lift {lift.lift:+.4f} [{lift.low:+.4f}, {lift.high:+.4f}]; wrote {arguments.out}")
+    return _verdict(arguments, lift.low)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    import importlib.util
+
+    model, X, y, score = _fitted(arguments)
+    ways = ["identity", "global", "tree", "bag"] + (["forest"] if importlib.util.find_spec("lightgbm") else [])
+    print(f"{'way':10s} {'AUC':>8s} {'lift':>8s} {'95 %':>19s} {'log-loss':>9s} {'ECE':>7s}")
+    for way in [*ways, "(chosen)"]:
+        other = model
+        if way != "(chosen)":
+            other = type(model)(way, selection=None, random_state=arguments.seed).fit(X, y, **score)
+        result = _evaluated(arguments, other)
+        lift = result.lift
+        print(
+            f"{way:10s} {lift.calibrated:8.4f} {lift.lift:+8.4f} [{lift.low:+8.4f},{lift.high:+8.4f}] "
+            f"{result.log_loss_calibrated:9.4f} {result.ece_calibrated:7.4f}"
+        )
+    print(f"chosen on the calibration rows: {model.selection_.chosen}")
+    return _verdict(arguments, lift.low)
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from hetcal.artefact import load
+
+    artefact = load(arguments.model).artefact
+    model = artefact["model"]
+    print(f"schema {artefact['schema']}, {artefact['chosen']}: {artefact['reason']}")
+    print(f"classes {artefact['classes']}, logits clipped at {artefact['clip']}")
+    for column in artefact["columns"]:
+        kind = "number" if column["values"] is None else f"category of {len(column['values'])} values"
+        print(f"  {column['name']}: {kind}")
+    for number, rule in enumerate(model.get("rules", [])):
+        print(f"leaf {number}: {rule}")
+    if "trees" in model:
+        print(f"{len(model['trees'])} trees")
+    if "coefficients" in model:
+        print("stacking: " + json.dumps(model["coefficients"]))
+    return 0
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    from papershelf_core import claims as core
+
+    from hetcal.reproduce import claims
+
+    core.publish(claims(full=arguments.full), "hetcal", "hetcal", "scikit-learn", "numpy", json_path=arguments.json)
+    return 0

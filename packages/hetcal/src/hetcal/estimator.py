@@ -1,0 +1,627 @@
+"""``HeterogeneousCalibrator``: a post-hoc transformation of a fitted model's scores that may use the features.
+
+Four ways to turn a base logit z and a row x into a calibrated logit, in the order of their cost:
+
+    identity  z
+    global    a + b z                                  Platt on logits
+    tree      a_k + b_k z, k = leaf of x               shrunk by empirical Bayes
+    forest    c0 + c1 g(x) + c2 (a + b z)              see ``forest``
+
+With ``selection="cv"`` the choice is by out-of-fold log-loss on the calibration rows: to leave the global map a way
+must gain two standard errors, and to replace the tree the forest must gain one more, so that luck ends at the global
+map and no gain comes out as no gain and no harm.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from hetcal import validation
+from hetcal.bag import Bag, fit_bag
+from hetcal.calibrators import CALIBRATORS, LeafMap, fit_leaf_map, platt
+from hetcal.errors import DataError
+from hetcal.features import FeatureEncoder, is_table
+from hetcal.forest import Folds, Forest, fit_forest
+from hetcal.leafwise import Leaves
+from hetcal.links import Floats, logistic_loss, logit, sigmoid
+from hetcal.partition import CallablePartitioner, GroupPartitioner, TreePartitioner
+from hetcal.theory import roc_auc
+
+__all__ = ["Choice", "HeterogeneousCalibrator", "Selection"]
+
+FEWEST_ROWS = 200  # below it nothing but the global map is tried
+NAMED_PARTITIONERS = ("auto", "tree", "bag", "forest", "groups", "global", "identity")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way that was compared.
+
+    Attributes
+    ----------
+    name : str
+    log_loss : float
+        Mean out-of-fold log-loss on the calibration rows.
+    auc : float
+        AUC of the same out-of-fold logits, NaN for soft labels.
+    gain, standard_error : float
+        Log-loss of the global map minus this one's, and the paired standard error of that difference.
+    """
+
+    name: str
+    log_loss: float
+    auc: float
+    gain: float
+    standard_error: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was compared, what was chosen and why.
+
+    Attributes
+    ----------
+    chosen : str
+    reason : str
+    choices : tuple of Choice
+    lift : float
+        Out-of-fold AUC of the chosen way minus the AUC of the base score.
+    features_only : float or None
+        Out-of-fold AUC minus the base score's AUC of the forest's g(x), which never saw the score: where it is
+        close to ``lift``, the calibrator is mostly a second model. None where no such forest was fitted.
+    race : tuple of (str, float)
+        The forest's candidates and their log-loss on the first fold, best first.
+    """
+
+    chosen: str
+    reason: str
+    choices: tuple[Choice, ...]
+    lift: float
+    features_only: float | None
+    race: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Regions:
+    """A fitted partitioner with one map a leaf, and the global map for rows outside every leaf."""
+
+    partitioner: Any
+    leaf_map: LeafMap
+    intercept: float
+    slope: float
+
+    def logits(self, X: Any, encoded: Floats, z: Floats) -> Floats:
+        """Calibrated logits."""
+        return self.calibrate(z, self.partitioner.leaves(X, encoded))
+
+    def calibrate(self, z: Floats, leaf: Leaves) -> Floats:
+        """Calibrated logits of rows whose leaf is known; -1 takes the global map."""
+        known = leaf >= 0
+        if known.all():
+            return self.leaf_map.logits(z, leaf)
+        total = self.intercept + self.slope * z
+        total[known] = self.leaf_map.logits(z[known], leaf[known])
+        return total
+
+
+class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Calibrate a fitted binary classifier per region of feature space, and raise its AUC with it.
+
+    p(x, z) = sigmoid(a_k + b_k z), k the region of x; or a boosted forest of regions beside the score.
+
+    Parameters
+    ----------
+    partitioner : str, partitioner or callable, default="auto"
+        "auto" compares the global map, a tree and (with the ``forest`` extra) a forest; without that extra, bagged
+        trees take the forest's place. "tree" is the light mode, "bag" the middle way, "forest" the raced forest,
+        "groups" the ``groups=`` given to fit; "global" is Platt scaling, "identity" nothing. A ``TreePartitioner``,
+        ``GroupPartitioner`` or ``CallablePartitioner``, or a function X -> integers, works as well.
+    calibrator : str, default="platt"
+        The map inside a leaf: platt, temperature, shift, beta, isotonic, histogram, identity.
+    shrinkage : {"eb", "hierarchy", "none"} or float, default="eb"
+        See ``calibrators.fit_leaf_map``.
+    selection : {"cv", None}, default="cv"
+        Compare by out-of-fold log-loss and fall back to simpler maps, or take ``partitioner`` as it is.
+    cv : int or iterable of (train, test) rows, default=5
+    quality : {"standard", "high"}, default="standard"
+        "high" races one more candidate, which sees the score, keeps two and predicts from all fold models: a little
+        more lift, five to ten times slower to predict.
+    score_column : str or int, optional
+        Column of X that holds the base model's score, for pipelines and searches; instead of ``scores``/``logits``.
+    score_kind : {"logit", "probability"}, default="logit"
+        What ``score_column`` holds.
+    categorical : sequence of names or positions, optional
+        Numeric columns to treat as categories.
+    monotone : bool, default=True
+        Keep the base model's order inside every leaf.
+    soft_labels : bool, default=False
+        Take y in [0, 1] as shares of positives.
+    clip : float, default=15
+        Logits beyond this are moved to it; infinite ones too.
+    prior_correction : float, optional
+        Share of positives in the population where calibration rows were down-sampled: adds
+        logit(prior) - logit(mean y) to every calibrated logit.
+    threads : int, default=0
+        LightGBM's threads; 0 leaves the choice to OpenMP.
+    random_state : int, default=0
+
+    Attributes
+    ----------
+    classes_ : array of shape (2,)
+    selection_ : Selection
+        What was compared and chosen, with out-of-fold figures.
+    n_features_in_ : int
+    n_clipped_ : int
+        Calibration rows whose logit was clipped.
+
+    References
+    ----------
+    Durfee, Gupta, Basu. Heterogeneous Calibration. arXiv:2202.04837 (regions by trees, a calibrator in each).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hetcal import HeterogeneousCalibrator
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(4000, 2))
+    >>> z = X[:, 0]                                 # a model that has not seen the second feature's step
+    >>> y = rng.random(4000) < 1 / (1 + np.exp(-z - 2 * np.sign(X[:, 1])))
+    >>> model = HeterogeneousCalibrator("tree").fit(X, y, logits=z)
+    >>> model.selection_.chosen, bool(model.selection_.lift > 0.1)
+    ('tree', True)
+    >>> model.predict_proba(X[:2], logits=z[:2]).shape
+    (2, 2)
+    """
+
+    classes_: NDArray[Any]
+    selection_: Selection
+
+    def __init__(
+        self,
+        partitioner: Any = "auto",
+        calibrator: str = "platt",
+        shrinkage: str | float = "eb",
+        selection: str | None = "cv",
+        cv: Any = 5,
+        quality: str = "standard",
+        score_column: Any = None,
+        score_kind: str = "logit",
+        categorical: Sequence[Any] | None = None,
+        monotone: bool = True,
+        soft_labels: bool = False,
+        clip: float = 15.0,
+        prior_correction: float | None = None,
+        threads: int = 0,
+        random_state: int | None = 0,
+    ) -> None:
+        self.partitioner = partitioner
+        self.calibrator = calibrator
+        self.shrinkage = shrinkage
+        self.selection = selection
+        self.cv = cv
+        self.quality = quality
+        self.score_column = score_column
+        self.score_kind = score_kind
+        self.categorical = categorical
+        self.monotone = monotone
+        self.soft_labels = soft_labels
+        self.clip = clip
+        self.prior_correction = prior_correction
+        self.threads = threads
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        tags.input_tags.allow_nan = self.score_column is None  # a base score is never missing
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        return tags
+
+    # -- fitting ---------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        scores: Any = None,
+        logits: Any = None,
+        sample_weight: Any = None,
+        groups: Any = None,
+    ) -> HeterogeneousCalibrator:
+        """Fit on calibration rows, which the base model must not have been trained on.
+
+        Parameters
+        ----------
+        X : table or array of shape (n, d)
+            Features; text and pandas categories are taken as categories, NaN is allowed.
+        y : array of shape (n,)
+            Two classes, or shares with ``soft_labels``.
+        scores, logits : array of shape (n,)
+            Exactly one: the base model's probabilities or log-odds.
+        sample_weight : array of shape (n,), optional
+        groups : array of shape (n,) or (n, levels), optional
+            For ``partitioner="groups"``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            For anything that cannot be used, with field, rows and remedy.
+        """
+        self._check_parameters()
+        if y is None:
+            raise DataError("fit requires y to be passed, but the target y is None")
+        X = self._table(X, reset=True)
+        rows = len(X)
+        target, classes = validation.labels(y, rows, self.soft_labels)
+        weight = validation.weights(sample_weight, rows)
+        if weight is not None:
+            used = weight > 0
+            if not used.all():
+                X, target, weight = _take(X, used), target[used], weight[used]
+                scores, logits, groups = (None if v is None else np.asarray(v)[used] for v in (scores, logits, groups))
+            if target.min() == target.max():
+                raise DataError("y holds one class only once rows of zero sample_weight are dropped")
+        table, z = self._split_score(X, scores, logits)
+        z, self.n_clipped_ = validation.winsorise(z, self.clip)
+        self.classes_ = classes
+        self.encoder_ = FeatureEncoder(self.categorical)
+        encoded = self.encoder_.fit_transform(table)
+        self.overall_ = platt(z, target, weight)
+        self._warn_if_seen(z, target, weight)
+        self.prior_shift_ = 0.0
+        if self.prior_correction is not None:
+            mean = float(np.average(target, weights=weight))
+            self.prior_shift_ = float(logit(np.array(self.prior_correction)) - logit(np.array(mean)))
+        source = table if groups is None else groups
+        self._needs_groups = groups is not None
+        self._fit_chosen(source, encoded, z, target, weight)
+        return self
+
+    def _check_parameters(self) -> None:
+        if isinstance(self.partitioner, str) and self.partitioner not in NAMED_PARTITIONERS:
+            raise ValueError(f"partitioner={self.partitioner!r}; use one of {NAMED_PARTITIONERS} or an object")
+        if self.calibrator not in CALIBRATORS:
+            raise ValueError(f"calibrator={self.calibrator!r}; use one of {CALIBRATORS}")
+        if isinstance(self.shrinkage, str) and self.shrinkage not in ("eb", "hierarchy", "none"):
+            raise ValueError(f"shrinkage={self.shrinkage!r}; use 'eb', 'hierarchy', 'none' or a number of rows")
+        if not isinstance(self.shrinkage, str) and not self.shrinkage >= 0:
+            raise ValueError(f"shrinkage={self.shrinkage!r} must not be negative")
+        if self.selection not in ("cv", None):
+            raise ValueError(f"selection={self.selection!r}; use 'cv' or None")
+        if self.quality not in ("standard", "high"):
+            raise ValueError(f"quality={self.quality!r}; use 'standard' or 'high'")
+        if self.score_kind not in ("logit", "probability"):
+            raise ValueError(f"score_kind={self.score_kind!r}; use 'logit' or 'probability'")
+        if not self.clip > 0:
+            raise ValueError(f"clip={self.clip!r} must be positive")
+        if self.prior_correction is not None and not 0 < self.prior_correction < 1:
+            raise ValueError(f"prior_correction={self.prior_correction!r} must be inside (0, 1)")
+
+    def _table(self, X: Any, *, reset: bool) -> Any:
+        """X as a table or a 2-d array, with scikit-learn's bookkeeping of names and widths."""
+        from sklearn.utils.validation import validate_data
+
+        if is_table(X):
+            names = [str(c) for c in X.columns]
+            if len(set(names)) != len(names):
+                raise DataError(f"X has duplicate column names: {sorted({n for n in names if names.count(n) > 1})}")
+            if reset or not self.encoder_.named:
+                validate_data(self, X, reset=reset, skip_check_array=True)
+            if len(X) == 0:
+                raise DataError("X has 0 rows; at least one is needed")
+            return X
+        kinds = (
+            np.asarray(X, dtype=object).dtype.kind if isinstance(X, list) else getattr(X, "dtype", np.dtype("O")).kind
+        )
+        checked = validate_data(
+            self,
+            X,
+            reset=reset,
+            dtype=None if kinds in "OUS" else np.float64,
+            ensure_all_finite="allow-nan",
+        )
+        return checked
+
+    def _split_score(self, X: Any, scores: Any, logits: Any) -> tuple[Any, Floats]:
+        """The features without the score column, and the base logit."""
+        if self.score_column is None:
+            return X, validation.base_logits(scores, logits, len(X))
+        if scores is not None or logits is not None:
+            raise DataError("score_column is set; do not pass scores= or logits= as well")
+        if is_table(X):
+            names = [str(c) for c in X.columns]
+            if str(self.score_column) in names:
+                position = names.index(str(self.score_column))
+            elif isinstance(self.score_column, int) and 0 <= self.score_column < len(names):
+                position = self.score_column
+            else:
+                raise DataError(f"score_column={self.score_column!r} is not a column of X")
+            column = X[X.columns[position]]
+            rest = X[[c for i, c in enumerate(X.columns) if i != position]]
+        else:
+            if not isinstance(self.score_column, int) or not 0 <= self.score_column < X.shape[1]:
+                raise DataError(f"score_column={self.score_column!r}; X is an array of {X.shape[1]} columns")
+            column, rest = X[:, self.score_column], np.delete(X, self.score_column, axis=1)
+        given = {"logits": column} if self.score_kind == "logit" else {"scores": column}
+        return rest, validation.base_logits(given.get("scores"), given.get("logits"), len(X))
+
+    def _warn_if_seen(self, z: Floats, y: Floats, weight: Floats | None) -> None:
+        """Rows the base model was trained on separate too well, and Platt then steepens instead of flattening."""
+        if y.size < FEWEST_ROWS or self.soft_labels:
+            return
+        auc = roc_auc(y, z, weight)
+        if auc > 0.9995:
+            validation.warn(
+                f"the base scores rank the calibration rows almost perfectly (AUC {auc:.4f}); were these rows used to "
+                "train the base model? Calibrate on rows it has not seen, or use HeterogeneousCalibratedClassifier"
+            )
+        elif auc < 0.45:
+            validation.warn(f"the base scores rank worse than chance (AUC {auc:.3f}); is their sign right?")
+
+    def _folds(self, encoded: Floats, y: Floats) -> Folds:
+        from sklearn.model_selection import StratifiedKFold
+
+        if isinstance(self.cv, int | np.integer):
+            seed = 0 if self.random_state is None else self.random_state
+            splitter = StratifiedKFold(int(self.cv), shuffle=True, random_state=seed)
+            return list(splitter.split(encoded, y >= 0.5))
+        if hasattr(self.cv, "split"):
+            return list(self.cv.split(encoded, y))
+        if isinstance(self.cv, Iterable):
+            return [(np.asarray(train), np.asarray(test)) for train, test in self.cv]
+        raise ValueError(f"cv={self.cv!r}; use a number of folds, a splitter or (train, test) rows")
+
+    def _ways(self, encoded: Floats, y: Floats) -> list[str]:
+        """The ways to compare, simple to costly; the last is the one asked for."""
+        name = self.partitioner if isinstance(self.partitioner, str) else "regions"
+        scarce = min(np.count_nonzero(y >= 0.5), np.count_nonzero(y < 0.5)) < 10
+        if name in ("identity", "global"):
+            return [name]
+        if name != "auto" and self.selection is None:
+            return [name]
+        poor = y.size < FEWEST_ROWS or scarce
+        if name in ("auto", "tree", "bag", "forest") and (poor or encoded.shape[1] == 0):
+            return ["identity", "global"] if y.size >= FEWEST_ROWS else ["global"]
+        if name == "auto":
+            strong = "forest" if importlib.util.find_spec("lightgbm") else "bag"
+            return ["identity", "global", "tree", strong]
+        return ["identity", "global", name] if not poor else ["global", name]
+
+    def _fit_chosen(self, X: Any, encoded: Floats, z: Floats, y: Floats, weight: Floats | None) -> None:
+        ways = self._ways(encoded, y)
+        fitted: dict[str, Any] = {}
+        oof: dict[str, Floats] = {}
+        folds = self._folds(encoded, y) if len(ways) > 1 or ways == ["forest"] else []
+        for way in ways:
+            if way == "forest":
+                fitted[way] = self._fit_forest(encoded, z, y, weight, folds)
+                oof[way] = fitted[way].out_of_fold
+            elif way == "bag":
+                seed = 0 if self.random_state is None else self.random_state
+                fitted[way] = fit_bag(encoded, z, y, weight, self.encoder_, seed=seed)
+                oof[way] = fitted[way].out_of_fold
+            elif len(ways) > 1:
+                oof[way] = self._out_of_fold(way, X, encoded, z, y, weight, folds)
+        if len(ways) == 1:
+            oof[ways[0]] = fitted[ways[0]].out_of_fold if ways[0] in fitted else z
+            chosen, reason = ways[0], "asked for; nothing was compared"
+            if ways == ["global"] and self.partitioner != "global":
+                reason = f"too few calibration rows or no features ({y.size} rows, {encoded.shape[1]} features)"
+        else:
+            chosen, reason = _choose(ways, oof, y, weight)
+        if chosen in ("tree", "regions", "groups"):
+            fitted[chosen] = self._fit_regions(chosen, X, encoded, z, y, weight)
+        self.way_ = chosen
+        self.model_: Regions | Forest | Bag | None = fitted.get(chosen)
+        self.selection_ = self._summary(chosen, reason, oof, fitted, z, y, weight)
+
+    def _fit_forest(self, encoded: Floats, z: Floats, y: Floats, weight: Floats | None, folds: Folds) -> Forest:
+        return fit_forest(
+            encoded,
+            z,
+            self.overall_[0] + self.overall_[1] * z,
+            y,
+            weight,
+            categories=self.encoder_.category_positions,
+            folds=folds,
+            thorough=self.quality == "high",
+            seed=0 if self.random_state is None else self.random_state,
+            threads=self.threads,
+        )
+
+    def _new_partitioner(self, way: str) -> Any:
+        from sklearn.base import clone
+
+        if way == "tree":
+            return TreePartitioner(random_state=0 if self.random_state is None else self.random_state)
+        if way == "groups":
+            return GroupPartitioner()
+        if hasattr(self.partitioner, "fit"):
+            return clone(self.partitioner)
+        return CallablePartitioner(self.partitioner)
+
+    def _fit_regions(self, way: str, X: Any, encoded: Floats, z: Floats, y: Floats, weight: Floats | None) -> Regions:
+        if way == "groups" and not self._needs_groups:
+            raise DataError("partitioner='groups' needs groups= at fit; or use GroupPartitioner(columns=[...])")
+        partitioner = self._new_partitioner(way)
+        partitioner.fit(X, y, weight, encoder=self.encoder_, encoded=encoded)
+        leaf = partitioner.leaves(X, encoded)
+        overall = platt(z, y, weight)
+        known = leaf >= 0
+        leaf_map = fit_leaf_map(
+            self.calibrator,
+            z[known],
+            y[known],
+            None if weight is None else weight[known],
+            leaf[known],
+            partitioner.n_leaves,
+            shrinkage=self.shrinkage,
+            monotone=self.monotone,
+            ancestors=partitioner.ancestors,
+            overall=overall,
+        )
+        return Regions(partitioner, leaf_map, *overall)
+
+    def _out_of_fold(
+        self, way: str, X: Any, encoded: Floats, z: Floats, y: Floats, weight: Floats | None, folds: Folds
+    ) -> Floats:
+        if way == "identity":
+            return z
+        total = np.empty_like(z)
+        for train, test in folds:
+            w = None if weight is None else weight[train]
+            if way == "global":
+                a, b = platt(z[train], y[train], w)
+                total[test] = a + b * z[test]
+            else:
+                regions = self._fit_regions(way, _take(X, train), encoded[train], z[train], y[train], w)
+                total[test] = regions.logits(_take(X, test), encoded[test], z[test])
+        return total
+
+    def _summary(
+        self,
+        chosen: str,
+        reason: str,
+        oof: dict[str, Floats],
+        fitted: dict[str, Any],
+        z: Floats,
+        y: Floats,
+        weight: Floats | None,
+    ) -> Selection:
+        losses = {way: logistic_loss(y, f) for way, f in oof.items()}
+        baseline = losses.get("global", logistic_loss(y, self.overall_[0] + self.overall_[1] * z))
+        choices = []
+        for way, loss in losses.items():
+            gain, error = _paired(baseline - loss, weight)
+            auc = float("nan") if self.soft_labels else roc_auc(y, oof[way], weight)
+            choices.append(Choice(way, float(np.average(loss, weights=weight)), auc, gain, error))
+        base = float("nan") if self.soft_labels else roc_auc(y, z, weight)
+        lift = next(c.auc for c in choices if c.name == chosen) - base
+        forest = fitted.get("forest")
+        alone = None if forest is None or self.soft_labels else roc_auc(y, forest.features_only, weight) - base
+        return Selection(chosen, reason, tuple(choices), lift, alone, () if forest is None else forest.race)
+
+    # -- prediction ------------------------------------------------------------------------------------------
+
+    def decision_function(self, X: Any, *, scores: Any = None, logits: Any = None, groups: Any = None) -> Floats:
+        """Calibrated log-odds of the second class, shape (n,)."""
+        check_is_fitted(self, "selection_")
+        X = self._table(X, reset=False)
+        table, z = self._split_score(X, scores, logits)
+        z, _ = validation.winsorise(z, self.clip)
+        if self.way_ == "identity":
+            return z + self.prior_shift_
+        if self.way_ == "global":
+            return self.overall_[0] + self.overall_[1] * z + self.prior_shift_
+        encoded = self.encoder_.transform(table, self._used())
+        if isinstance(self.model_, Forest):
+            total = self.model_.logits(encoded, z, self.overall_[0] + self.overall_[1] * z)
+        elif isinstance(self.model_, Bag):
+            total = self.model_.logits(encoded, z)
+        else:
+            assert self.model_ is not None
+            total = self.model_.logits(self._source(table, groups), encoded, z)
+        return total + self.prior_shift_
+
+    def predict_proba(self, X: Any, *, scores: Any = None, logits: Any = None, groups: Any = None) -> Floats:
+        """Calibrated probabilities, shape (n, 2), in the order of ``classes_``."""
+        p = sigmoid(self.decision_function(X, scores=scores, logits=logits, groups=groups))
+        return np.column_stack([1.0 - p, p])
+
+    def predict(self, X: Any, *, scores: Any = None, logits: Any = None, groups: Any = None) -> NDArray[Any]:
+        """The likelier class of each row."""
+        positive = self.decision_function(X, scores=scores, logits=logits, groups=groups) > 0
+        return np.asarray(self.classes_[positive.astype(int)])
+
+    def apply(self, X: Any, *, groups: Any = None) -> Leaves:
+        """Region of each row, shape (n,): the leaf, -1 for an unseen group, 0 where one map serves all rows."""
+        check_is_fitted(self, "selection_")
+        X = self._table(X, reset=False)
+        if not isinstance(self.model_, Regions):
+            if self.model_ is not None:
+                raise DataError(
+                    f"the chosen way is {self.way_!r}, which has no single partition; fit with partitioner='tree'"
+                )
+            return np.zeros(len(X), dtype=np.intp)
+        table = X if self.score_column is None else self._split_score(X, None, None)[0]
+        return np.asarray(self.model_.partitioner.leaves(self._source(table, groups), self.encoder_.transform(table)))
+
+    def calibrate(self, logits: Any, leaf: Any) -> Floats:
+        """Calibrated probability of the second class from base logits and region numbers, without the features."""
+        check_is_fitted(self, "selection_")
+        z, _ = validation.winsorise(validation.base_logits(None, logits, np.size(logits)), self.clip)
+        if isinstance(self.model_, Regions):
+            numbers = np.asarray(leaf)
+            if (
+                numbers.shape != z.shape
+                or numbers.dtype.kind not in "iu"
+                or numbers.max(initial=-1) >= self.model_.leaf_map.n_leaves
+            ):
+                raise DataError(f"leaf must hold one integer a row below {self.model_.leaf_map.n_leaves}, or -1")
+            return sigmoid(self.model_.calibrate(z, numbers.astype(np.intp)) + self.prior_shift_)
+        if self.model_ is not None:
+            raise DataError(f"the chosen way is {self.way_!r}, which needs the features; use predict_proba")
+        if self.way_ == "identity":
+            return sigmoid(z + self.prior_shift_)
+        return sigmoid(self.overall_[0] + self.overall_[1] * z + self.prior_shift_)
+
+    def _used(self) -> frozenset[int] | None:
+        """Positions of the features that the fitted way reads, None for all."""
+        if isinstance(self.model_, Bag):
+            return self.model_.used
+        return getattr(self.model_.partitioner, "used", frozenset()) if isinstance(self.model_, Regions) else None
+
+    def _source(self, table: Any, groups: Any) -> Any:
+        if not self._needs_groups:
+            return table
+        if groups is None:
+            raise DataError("the calibrator was fitted with groups=; pass groups= here too")
+        if len(groups) != len(table):
+            raise DataError(f"groups has {len(groups)} rows but X has {len(table)}")
+        return groups
+
+
+def _take(X: Any, rows: Any) -> Any:
+    if hasattr(X, "iloc"):
+        return X.iloc[rows]
+    return X[rows] if not isinstance(X, list) else np.asarray(X, dtype=object)[rows]
+
+
+def _paired(difference: Floats, weight: Floats | None) -> tuple[float, float]:
+    """Weighted mean and its standard error."""
+    w = np.ones_like(difference) if weight is None else weight
+    mean = float(np.average(difference, weights=w))
+    error = float(np.sqrt((w**2 * (difference - mean) ** 2).sum()) / w.sum())
+    return mean, error
+
+
+def _choose(ways: list[str], oof: dict[str, Floats], y: Floats, weight: Floats | None) -> tuple[str, str]:
+    """Climb from the simplest way: two standard errors to leave the global map, one from there on."""
+    best = ways[0] if ways[0] == "global" else "global"
+    steps = []
+    for way in [w for w in ways if w not in ("identity", "global")]:
+        gain, error = _paired(logistic_loss(y, oof[best]) - logistic_loss(y, oof[way]), weight)
+        worth = gain > (2.0 if best == "global" else 1.0) * error
+        steps.append(f"{way} {'gains' if gain >= 0 else 'loses'} {abs(gain):.5f} (s.e. {error:.5f}) on {best}")
+        if worth:
+            best = way
+    if best == "global" and "identity" in ways:
+        gain, error = _paired(logistic_loss(y, oof["identity"]) - logistic_loss(y, oof["global"]), weight)
+        if gain < -error:
+            best = "identity"
+        steps.append(f"global gains {gain:.5f} (s.e. {error:.5f}) on identity")
+    return best, "; ".join(steps) + f": {best} it is"

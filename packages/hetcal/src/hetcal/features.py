@@ -1,0 +1,167 @@
+"""Tables to matrices: numbers as they are, categories as codes of a vocabulary learnt at fit.
+
+A category unseen at fit and a missing value both become NaN, for which every partitioner has a defined branch.
+Columns are matched by name, never by position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hetcal.errors import DataError
+from hetcal.links import Floats
+
+__all__ = ["FeatureEncoder"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One feature: its name and, for a category, its values in the order of their codes."""
+
+    name: str
+    values: tuple[Any, ...] | None = None
+
+    @property
+    def is_category(self) -> bool:
+        """Whether the column is coded by a vocabulary."""
+        return self.values is not None
+
+
+def is_table(X: Any) -> bool:
+    """Whether X has named columns (pandas, polars and their like)."""
+    return hasattr(X, "columns") and hasattr(X, "dtypes")
+
+
+def _plain(value: Any) -> Any:
+    """A category as JSON can hold it: text, number or bool."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_text(column: Any) -> bool:
+    return np.asarray(column).dtype.kind in "OUSbT"
+
+
+class FeatureEncoder:
+    """Fit the vocabulary of a table; encode tables of the same columns as a float matrix.
+
+    Parameters
+    ----------
+    categorical : sequence of names or positions, optional
+        Columns to treat as categories besides those that hold text or a pandas category.
+    """
+
+    columns: tuple[Column, ...]
+
+    def __init__(self, categorical: Sequence[Any] | None = None) -> None:
+        self.categorical = categorical
+
+    def fit_transform(self, X: Any) -> Floats:
+        """Learn names and vocabularies; a category's codes are sorted by its value, as text."""
+        named = is_table(X)
+        names = [str(c) for c in X.columns] if named else [f"x{i}" for i in range(np.shape(X)[1])]
+        extra = set()
+        for wanted in self.categorical or ():
+            position = names.index(str(wanted)) if str(wanted) in names else wanted
+            if not isinstance(position, int | np.integer) or not 0 <= position < len(names):
+                raise DataError(f"categorical column {wanted!r} is not in X; X has {names}")
+            extra.add(int(position))
+        self.named = named
+        columns, coded = [], []
+        for i, name in enumerate(names):
+            raw = X[X.columns[i]] if named else np.asarray(X)[:, i]
+            if i in extra or self._categorical(raw):
+                codes, values = _vocabulary(raw)
+                columns.append(Column(name, values))
+                coded.append(codes)
+            else:
+                columns.append(Column(name))
+                coded.append(_numbers(name, raw))
+        self.columns = tuple(columns)
+        return np.column_stack(coded) if coded else np.empty((len(X), 0))
+
+    def transform(self, X: Any, used: frozenset[int] | None = None) -> Floats:
+        """Encode; refuses missing columns and text where numbers were, ignores extra columns of a table.
+
+        With ``used``, columns at other positions are not read and left at zero.
+        """
+        if is_table(X):
+            by_name = {str(c): c for c in X.columns}
+            missing = [c.name for c in self.columns if c.name not in by_name]
+            if missing and self.named:
+                raise DataError(f"X lacks the columns {missing} that the calibrator was fitted on")
+            keys = [by_name[c.name] for c in self.columns] if not missing else list(X.columns)
+            raws = [X[k] if used is None or i in used else None for i, k in enumerate(keys)]
+        else:
+            array = np.asarray(X)
+            raws = [array[:, i] for i in range(array.shape[1])]
+        if len(raws) != len(self.columns):
+            raise DataError(f"X has {len(raws)} features, but the calibrator was fitted on {len(self.columns)}")
+        matrix = np.zeros((len(X), len(self.columns)))
+        for i, (column, raw) in enumerate(zip(self.columns, raws, strict=True)):
+            if used is None or i in used:
+                coded = _encode(raw, column.values) if column.values is not None else _numbers(column.name, raw)
+                matrix[:, i] = coded
+        return matrix
+
+    @property
+    def category_positions(self) -> list[int]:
+        """Positions of the category columns."""
+        return [i for i, column in enumerate(self.columns) if column.is_category]
+
+    @staticmethod
+    def _categorical(raw: Any) -> bool:
+        if hasattr(raw, "cat"):
+            return True
+        if not _is_text(raw):
+            return False
+        if np.asarray(raw).dtype.kind != "O":
+            return np.asarray(raw).dtype.kind != "b"
+        try:  # an object array may hold plain numbers
+            np.asarray(raw, dtype=np.float64)
+        except (TypeError, ValueError):
+            return True
+        return False
+
+
+def _factorised(raw: Any) -> tuple[np.ndarray[Any, Any], list[Any]]:
+    """Codes (-1 for missing) and distinct values, by hashing where pandas offers it."""
+    if hasattr(raw, "cat"):
+        return np.asarray(raw.cat.codes), [_plain(v) for v in raw.cat.categories]
+    if hasattr(raw, "factorize"):
+        codes, values = raw.factorize()
+        return np.asarray(codes), [_plain(v) for v in values]
+    seen: dict[Any, int] = {}
+    codes = np.array([-1 if v is None or v != v else seen.setdefault(_plain(v), len(seen)) for v in raw.tolist()])
+    return codes, list(seen)
+
+
+def _vocabulary(raw: Any) -> tuple[Floats, tuple[Any, ...]]:
+    codes, values = _factorised(raw)
+    order = sorted(set(codes[codes >= 0].tolist()), key=lambda code: (str(type(values[code])), str(values[code])))
+    rank = np.full(len(values) + 1, np.nan)
+    rank[order] = np.arange(len(order))
+    return rank[codes], tuple(values[code] for code in order)
+
+
+def _encode(raw: Any, vocabulary: tuple[Any, ...]) -> Floats:
+    codes, values = _factorised(raw)
+    index = {value: code for code, value in enumerate(vocabulary)}
+    rank = np.array([*(index.get(value, np.nan) for value in values), np.nan], dtype=np.float64)
+    return np.asarray(rank[codes])  # code -1 reads the NaN at the end
+
+
+def _numbers(name: str, raw: Any) -> Floats:
+    try:
+        values = np.asarray(raw, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"argument must be a string or a number: column {name!r} held numbers at fit and now does not ({error})"
+        ) from error
+    infinite = np.flatnonzero(np.isinf(values))
+    if infinite.size:
+        raise DataError(f"X column {name!r} has {infinite.size} infinity values (first in row {infinite[0]}); use NaN")
+    return values

@@ -1,0 +1,61 @@
+"""Slow and obvious twins of what hetcal computes fast."""
+
+import numpy as np
+from scipy.optimize import minimize
+
+
+def auc_by_pairs(y, scores, weight=None):
+    """Every (positive, negative) pair, ties counted half."""
+    weight = np.ones(len(y)) if weight is None else weight
+    won = total = 0.0
+    for i in np.flatnonzero(y == 1):
+        for j in np.flatnonzero(y == 0):
+            pair = weight[i] * weight[j]
+            total += pair
+            won += pair * ((scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j]))
+    return won / total
+
+
+def penalised_logistic(features, y, weight, mean, precision, lower=None):
+    """One leaf's fit by a general optimiser; features (D, n)."""
+
+    def objective(theta):
+        eta = theta @ features
+        loss = np.sum(weight * (np.logaddexp(0.0, eta) - y * eta))
+        gradient = features @ (weight * (1 / (1 + np.exp(-eta)) - y))
+        away = theta - mean
+        return loss + 0.5 * np.sum(precision * away**2), gradient + precision * away
+
+    bounds = None if lower is None else [(None if np.isinf(b) else b, None) for b in lower]
+    method = "L-BFGS-B" if bounds else "BFGS"
+    options = {"ftol": 1e-15, "gtol": 1e-9, "maxiter": 5000} if bounds else {"gtol": 1e-9}
+    return minimize(objective, mean, jac=True, method=method, bounds=bounds, options=options).x
+
+
+def cumulative_error(y, p, weight):
+    """Range of the running sum of w (y - p) / sum w in the order of p."""
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    path, at = [0.0], 0.0
+    for i in order:
+        at += weight[i] * (y[i] - p[i]) / np.sum(weight)
+        path.append(at)
+    return max(path) - min(path)
+
+
+def beta_calibration(p, y):
+    """Kull et al. 2017: logistic regression on log p and -log(1 - p) with an intercept, unpenalised."""
+    features = np.stack([np.ones_like(p), np.log(p), -np.log1p(-p)])
+    theta = penalised_logistic(
+        features, y, np.ones_like(p), np.array([0.0, 1.0, 1.0]), np.zeros(3), (-np.inf, 0.0, 0.0)
+    )
+    return 1 / (1 + np.exp(-theta @ features))
+
+
+def walk(tree, row):
+    """Follow one row down a FlatTree."""
+    node = 0
+    while tree.feature[node] >= 0:
+        value = np.float32(row[tree.feature[node]])
+        left = tree.missing_left[node] if np.isnan(value) else value <= tree.threshold[node]
+        node = tree.left[node] if left else tree.right[node]
+    return tree.leaf[node]

@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+from hetcal.calibrators import CALIBRATORS, fit_leaf_map, platt
+from hetcal.leafwise import fit_leaves
+from hetcal.links import logistic_loss, sigmoid
+from hetcal.shrinkage import empirical_bayes, nested_bayes, no_shrinkage
+from oracles.calibration_by_hand import beta_calibration, penalised_logistic
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+
+def random_effects(leaves, rows, tau, seed):
+    rng = np.random.default_rng(seed)
+    size = np.full(leaves, rows) if np.ndim(rows) == 0 else rng.integers(*rows, leaves)
+    leaf = np.repeat(np.arange(leaves), size)
+    theta = np.array([-0.3, 1.0]) + rng.normal(size=(leaves, 2)) * tau
+    z = rng.normal(size=leaf.size) * 1.5
+    y = (rng.random(leaf.size) < sigmoid(theta[leaf, 0] + theta[leaf, 1] * z)).astype(float)
+    return z, y, leaf, theta
+
+
+def test_every_leaf_equals_a_general_optimiser():
+    rng = np.random.default_rng(0)
+    z, y, leaf, _ = random_effects(6, 60, 0.5, 0)
+    w = rng.random(z.size) + 0.2
+    features = np.stack([np.ones_like(z), z])
+    mean, precision, lower = np.array([0.1, 0.9]), np.array([2.0, 5.0]), np.array([-np.inf, 0.8])
+    fit = fit_leaves(
+        features,
+        y,
+        w,
+        leaf,
+        6,
+        prior_mean=np.tile(mean, (6, 1)),
+        prior_precision=np.tile(precision, (6, 1)),
+        lower=lower,
+    )
+    assert (fit.theta[:, 1] == 0.8).any()  # the bound binds somewhere
+    for k in range(6):
+        rows = leaf == k
+        expected = penalised_logistic(features[:, rows], y[rows], w[rows], mean, precision, lower)
+        np.testing.assert_allclose(fit.theta[k], expected, atol=2e-6)  # L-BFGS-B's own accuracy
+
+
+def test_platt_equals_logistic_regression():
+    z, y, _, _ = random_effects(1, 3000, 0.0, 1)
+    model = LogisticRegression(C=np.inf, tol=1e-12).fit(z[:, None], y)
+    np.testing.assert_allclose(platt(z, y), [model.intercept_[0], model.coef_[0, 0]], atol=1e-6)
+
+
+def test_platt_with_weights_equals_repeated_rows():
+    z, y, _, _ = random_effects(1, 200, 0.0, 2)
+    times = np.random.default_rng(0).integers(1, 4, z.size)
+    np.testing.assert_allclose(
+        platt(z, y, times.astype(float)), platt(np.repeat(z, times), np.repeat(y, times)), atol=1e-8
+    )
+
+
+def test_tau_limits():
+    z, y, leaf, _ = random_effects(8, 150, 0.6, 3)
+    features, centre = np.stack([np.ones_like(z), z]), np.array(platt(z, y))
+    tight = empirical_bayes(features, y, None, leaf, 8, centre, tau=np.full(2, 1e-9)).theta
+    np.testing.assert_allclose(tight, np.tile(centre, (8, 1)), atol=1e-6)
+    loose = empirical_bayes(features, y, None, leaf, 8, centre, tau=np.full(2, 1e4)).theta
+    for k in range(8):
+        np.testing.assert_allclose(loose[k], platt(z[leaf == k], y[leaf == k]), atol=1e-5)
+
+
+def test_variances_of_random_effects_are_found():
+    z, y, leaf, theta = random_effects(200, 500, np.array([0.5, 0.25]), 4)
+    fit = empirical_bayes(np.stack([np.ones_like(z), z]), y, None, leaf, 200, theta.mean(axis=0), rounds=60)
+    truth = theta.var(axis=0)
+    np.testing.assert_allclose(fit.tau[0] ** 2, truth, rtol=0.2)
+
+
+def test_no_effects_collapse_to_the_global_map():
+    z, y, leaf, _ = random_effects(50, 100, 0.0, 5)
+    fit = empirical_bayes(np.stack([np.ones_like(z), z]), y, None, leaf, 50, np.array(platt(z, y)), rounds=200)
+    assert fit.tau.max() < 0.12
+
+
+def losses_of_groups(seed):
+    z, y, leaf, theta = random_effects(500, (5, 500), np.array([0.35, 0.15]), seed)
+    centre, features = np.array(platt(z, y)), np.stack([np.ones_like(z), z])
+    rng = np.random.default_rng(seed + 1000)
+    fresh = rng.normal(size=(500, 40)) * 1.5
+    truth = sigmoid(theta[:, :1] + theta[:, 1:] * fresh)
+    fits = {
+        "eb": empirical_bayes(features, y, None, leaf, 500, centre).theta,
+        "own": no_shrinkage(features, y, None, leaf, 500, centre).theta,
+        "global": np.tile(centre, (500, 1)),
+    }
+    return {k: float(np.mean(logistic_loss(truth, t[:, :1] + t[:, 1:] * fresh))) for k, t in fits.items()}
+
+
+def test_shrinkage_pays_on_20_of_20_seeds():
+    for seed in range(20):
+        loss = losses_of_groups(seed)
+        assert loss["eb"] < min(loss["own"], loss["global"]), (seed, loss)
+
+
+def test_nested_prior_lies_between():
+    """Two regions with different levels; a small group inside one leans on its region, not on the whole."""
+    rng = np.random.default_rng(6)
+    region = np.repeat([0, 1], 20)
+    leaf = np.repeat(np.arange(40), 60)
+    leaf = leaf[~((leaf == 39) & (np.arange(leaf.size) % 60 >= 3))]  # the last group has 3 rows
+    level = np.array([-1.5, 1.5])[region] + rng.normal(size=40) * 0.1
+    z = rng.normal(size=leaf.size)
+    y = (rng.random(leaf.size) < sigmoid(level[leaf] + z)).astype(float)
+    features, centre = np.stack([np.ones_like(z), z]), np.array(platt(z, y))
+    flat = empirical_bayes(features, y, None, leaf, 40, centre).theta
+    nested = nested_bayes(features, y, None, leaf, np.stack([region, np.arange(40)]), centre).theta
+    assert abs(nested[39, 0] - 1.5) < abs(flat[39, 0] - 1.5)
+    assert abs(nested[39, 0] - 1.5) < 0.35
+
+
+def test_separable_and_empty_leaves_stay_finite():
+    z = np.array([-2.0, -1.0, 1.0, 2.0, 0.5, 0.6])
+    y = np.array([0.0, 0.0, 1.0, 1.0, 1.0, 1.0])
+    leaf = np.array([0, 0, 0, 0, 1, 1])
+    for shrinkage in ("eb", "none", 3.0):
+        model = fit_leaf_map("platt", z, y, None, leaf, 3, shrinkage=shrinkage, overall=(0.2, 1.1))
+        assert np.isfinite(model.theta).all()
+        assert (model.theta[:, 1] > 0).all()
+        np.testing.assert_allclose(model.theta[2], [0.2 + 1.1 * model.centre, 1.1], atol=1e-6)
+
+
+@pytest.mark.parametrize("family", [f for f in CALIBRATORS if f != "histogram"])  # a histogram follows the data
+def test_every_family_keeps_the_order_inside_a_leaf(family):
+    z, y, leaf, _ = random_effects(5, 80, 0.8, 7)
+    y[leaf == 2] = 1 - y[leaf == 2]  # a leaf in which the score is upside down
+    model = fit_leaf_map(family, z, y, None, leaf, 5)
+    grid = np.linspace(-4, 4, 400)
+    for k in range(5):
+        out = model.logits(grid, np.full(400, k))
+        assert (np.diff(out) > 0).all()
+
+
+def test_isotonic_is_scikit_learns_before_strictness():
+    z, y, _, _ = random_effects(1, 400, 0.0, 8)
+    model = fit_leaf_map("isotonic", z, y, None, np.zeros(z.size, int), 1, shrinkage="none", strict=False)
+    expected = IsotonicRegression(out_of_bounds="clip").fit(z, y).predict(z)
+    inside = (expected > 1e-12) & (expected < 1 - 1e-12)
+    got = sigmoid(model.logits(z, np.zeros(z.size, int)))
+    np.testing.assert_allclose(got[inside], expected[inside], atol=1e-12)
+
+
+def test_beta_is_beta_calibration():
+    z, y, _, _ = random_effects(1, 4000, 0.0, 9)
+    model = fit_leaf_map("beta", z, y, None, np.zeros(z.size, int), 1, shrinkage="none")
+    got = sigmoid(model.logits(z, np.zeros(z.size, int)))
+    np.testing.assert_allclose(got, beta_calibration(sigmoid(z), y), atol=1e-4)
+
+
+def test_histogram_without_shrinkage_gives_the_shares_of_its_bins():
+    z, y, _, _ = random_effects(1, 1000, 0.0, 10)
+    model = fit_leaf_map("histogram", z, y, None, np.zeros(z.size, int), 1, shrinkage="none")
+    edges = np.quantile(z, np.arange(1, 10) / 10)
+    bins = np.searchsorted(edges, z, side="right")
+    shares = np.bincount(bins, y) / np.bincount(bins)
+    np.testing.assert_allclose(sigmoid(model.logits(z, np.zeros(z.size, int))), shares[bins], atol=1e-12)
+
+
+def test_count_shrinkage_is_a_weighted_mean():
+    z, y, leaf, _ = random_effects(3, 50, 1.0, 11)
+    own = fit_leaf_map("histogram", z, y, None, leaf, 3, shrinkage="none")
+    mixed = fit_leaf_map("histogram", z, y, None, leaf, 3, shrinkage=25.0)
+    a, b = platt(z, y)
+    expected = (50 * sigmoid(own.logits(z, leaf)) + 25 * sigmoid(a + b * z)) / 75
+    np.testing.assert_allclose(sigmoid(mixed.logits(z, leaf)), expected, atol=1e-9)
