@@ -9,7 +9,8 @@ Four ways to turn a base logit z and a row x into a calibrated logit, in the ord
 
 With ``selection="cv"`` the choice is by out-of-fold log-loss on the calibration rows: to leave the global map a way
 must gain two standard errors, and to replace the tree the forest must gain one more, so that luck ends at the global
-map and no gain comes out as no gain and no harm.
+map and no gain comes out as no gain and no harm. A tree that loses to the forest by three standard errors on the first
+fold is not fitted on the others.
 """
 
 from __future__ import annotations
@@ -406,7 +407,9 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         fitted: dict[str, Any] = {}
         oof: dict[str, Floats] = {}
         folds = self._folds(encoded, y) if len(ways) > 1 or ways == ["forest"] else []
-        for way in ways:
+        behind = ""
+        # where several regional ways compete the tree comes last, and only if it keeps up on the first fold
+        for way in sorted(ways, key=lambda way: way == "tree"):
             if way == "forest":
                 fitted[way] = self._fit_forest(encoded, z, y, weight, folds)
                 oof[way] = fitted[way].out_of_fold
@@ -415,6 +418,11 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
                 fitted[way] = fit_bag(encoded, z, y, weight, self.encoder_, seed=seed)
                 oof[way] = fitted[way].out_of_fold
             elif len(ways) > 1:
+                if way == "tree" and ways[-1] != "tree":
+                    behind = self._behind(way, ways[-1], oof[ways[-1]], X, encoded, z, y, weight, folds)
+                    if behind:
+                        ways.remove(way)
+                        break
                 oof[way] = self._out_of_fold(way, X, encoded, z, y, weight, folds)
         if len(ways) == 1:
             oof[ways[0]] = fitted[ways[0]].out_of_fold if ways[0] in fitted else z
@@ -423,6 +431,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
                 reason = f"too few calibration rows or no features ({y.size} rows, {encoded.shape[1]} features)"
         else:
             chosen, reason = _choose(ways, oof, y, weight)
+            reason = f"{behind}; {reason}" if behind else reason
         if chosen in ("tree", "regions", "groups"):
             fitted[chosen] = self._fit_regions(chosen, X, encoded, z, y, weight)
         self.way_ = chosen
@@ -475,6 +484,25 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             overall=overall,
         )
         return Regions(partitioner, leaf_map, *overall)
+
+    def _behind(
+        self,
+        way: str,
+        rival: str,
+        rival_oof: Floats,
+        X: Any,
+        encoded: Floats,
+        z: Floats,
+        y: Floats,
+        weight: Floats | None,
+        folds: Folds,
+    ) -> str:
+        """Say so if ``way`` loses to its rival by three standard errors on the first fold alone; else nothing."""
+        test = folds[0][1]
+        first = self._out_of_fold(way, X, encoded, z, y, weight, folds[:1])[test]
+        w = None if weight is None else weight[test]
+        loss, error = _paired(logistic_loss(y[test], first) - logistic_loss(y[test], rival_oof[test]), w)
+        return f"{way} loses {loss:.5f} (s.e. {error:.5f}) to {rival} on the first fold" if loss > 3.0 * error else ""
 
     def _out_of_fold(
         self, way: str, X: Any, encoded: Floats, z: Floats, y: Floats, weight: Floats | None, folds: Folds
