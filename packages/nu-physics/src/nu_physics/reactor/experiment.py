@@ -233,8 +233,8 @@ class Experiment:
             gradient[names.index("density_g_cm3")] += self._matter * slope[6]
         return self.events * value, self.events * gradient
 
-    def rate_per_core(self, parameters: OscillationParameters, snsi: ScalarNSI | None = None) -> dict[str, float]:
-        """Selected events per day from each core, at full power."""
+    def _survival_by_core(self, parameters: OscillationParameters, snsi: ScalarNSI | None) -> Array:
+        """P_ee from each core on the experiment's energy grid, shape (cores, n)."""
         setup = propagation(
             parameters,
             snsi,
@@ -250,6 +250,11 @@ class Experiment:
             self._baseline,
             grid,
         )
+        return grid
+
+    def rate_per_core(self, parameters: OscillationParameters, snsi: ScalarNSI | None = None) -> dict[str, float]:
+        """Selected events per day from each core, at full power."""
+        grid = self._survival_by_core(parameters, snsi)
         rates = self._share * (grid @ self.interactions_per_day) * self.site.efficiency
         return {core.name: float(rate) for core, rate in zip(self.site.cores, rates, strict=True)}
 
@@ -275,21 +280,7 @@ class Experiment:
             if size > 0:
                 out[name] = size * self.response.apply(live * self._per_day[name] * survival)
         if s.core_power > 0 and self._baseline.size > 1:
-            setup = propagation(
-                parameters,
-                snsi,
-                density_g_cm3=self.site.density_g_cm3,
-                electron_fraction=self.site.electron_fraction,
-            )
-            grid = np.empty((self._baseline.size, self.energy_MeV.size))
-            kernels.survival_grid(
-                setup.levels_eV2,
-                setup.electron,
-                setup.matter_eV2_per_MeV,
-                self.energy_MeV,
-                self._baseline,
-                grid,
-            )
+            grid = self._survival_by_core(parameters, snsi)
             for core, share, row in zip(self.site.cores, self._share, grid, strict=True):
                 out[f"power {core.name}"] = s.core_power * share * self.response.apply(self.events * row)
         for k, name in enumerate(("resolution_a", "resolution_b", "resolution_c")):
