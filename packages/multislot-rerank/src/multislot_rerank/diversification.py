@@ -117,7 +117,7 @@ def _mmr(vectors: Vectors, inverse_norm: Floats, relevance: Floats, k: int, dive
         vectors,
         inverse_norm,
         np.array([diversity, 0.0, 0.0]),
-        _NO_CODES[: len(relevance)] if len(relevance) <= len(_NO_CODES) else np.zeros((len(relevance), 0), np.int64),
+        np.zeros((len(relevance), 0), np.int64),
         _NO_WEIGHTS,
         pinned,
         _NO_CAPS,
@@ -155,6 +155,5 @@ def _dpp(vectors: Vectors, inverse_norm: Floats, relevance: Floats, k: int, dive
     return Diversified(items, gains, Strategy.DPP, diversity, k - found)
 
 
-_NO_CODES: NDArray[np.int64] = np.zeros((4096, 0), np.int64)
 _NO_WEIGHTS = np.zeros(0)
 _NO_CAPS: NDArray[np.int64] = np.zeros((0, 3), np.int64)

@@ -13,6 +13,7 @@ import numpy as np
 
 from multislot_rerank.arrays import Floats, Ints
 from multislot_rerank.candidates import Candidates
+from multislot_rerank.simulator import SlateSimulator, click_law
 
 __all__ = ["InfluenceWorld", "LoggedSlates"]
 
@@ -50,13 +51,9 @@ class InfluenceWorld:
 
     def request(self, rng: np.random.Generator) -> tuple[Candidates, Floats]:
         """Draw one request; returns the candidates and their true appeal q."""
-        topic = rng.integers(self.topics, size=self.candidates)
-        centres = np.random.default_rng(7).normal(size=(self.topics, self.dimension))
-        embeddings = centres[topic] + 0.4 * rng.normal(size=(self.candidates, self.dimension))
-        scores = rng.normal(size=(self.candidates, 2))
-        appeal = scores @ [1.1, 0.5] + self.unseen * rng.normal(size=self.candidates)
-        creator = rng.integers(self.creators, size=self.candidates)
-        return Candidates(scores, embeddings, {"creator": creator.tolist(), "topic": topic.tolist()}), appeal
+        simulator = SlateSimulator(self, 1)
+        simulator.reset(rng)
+        return simulator.candidates(0), simulator.appeal[0]
 
     def click_probability(self, candidates: Candidates, appeal: Floats, slate: Ints) -> Floats:
         """True click probability of each slot of a slate, shape (K,)."""
@@ -64,31 +61,20 @@ class InfluenceWorld:
         unit = candidates.embeddings * candidates.inverse_norm[:, None]
         cosine = unit[slate] @ unit[slate].T
         creator = candidates.codes["creator"][slate]
-        logit = appeal[slate] - 0.5 - 0.12 * np.arange(len(slate))
+        nearest, repeats = np.zeros(len(slate)), np.zeros(len(slate))
         for slot in range(1, len(slate)):
-            alike = 1.2 * max(0.0, float(cosine[slot, :slot].max()))
-            logit[slot] -= self.influence * (alike + 0.8 * float((creator[:slot] == creator[slot]).sum()))
-        return np.asarray(1 / (1 + np.exp(-logit)))
+            nearest[slot] = max(0.0, float(cosine[slot, :slot].max()))
+            repeats[slot] = (creator[:slot] == creator[slot]).sum()
+        return click_law(appeal[slate], np.arange(len(slate)), nearest, repeats, self.influence)
 
     def log(self, requests: int, seed: int, temperature: float = 0.7) -> LoggedSlates:
         """Log slates of a Plackett-Luce policy on the first score."""
-        from multislot_rerank.simulator import SlateSimulator
-
         rng = np.random.default_rng(seed)
         simulator = SlateSimulator(self, requests)
         simulator.reset(rng)
         keys = simulator.scores[:, :, 0] / temperature + rng.gumbel(size=simulator.mask.shape)
         slates = np.argsort(-keys, axis=1)[:, : self.slots]
         steps = [simulator.place(slates[:, slot], rng) for slot in range(self.slots)]
-        drawn = [
-            Candidates(scores, unit, {"creator": creator, "topic": topic})
-            for scores, unit, creator, topic in zip(
-                simulator.scores,
-                simulator.unit,
-                simulator.creator.tolist(),
-                simulator.topic.tolist(),
-                strict=True,
-            )
-        ]
+        drawn = [simulator.candidates(row) for row in range(requests)]
         clicks = np.stack([step.clicks for step in steps], axis=1).astype(np.int64)
         return LoggedSlates(drawn, slates, clicks, np.stack([step.probability for step in steps], axis=1))

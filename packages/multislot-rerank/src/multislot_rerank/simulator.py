@@ -5,16 +5,27 @@ request, draws its click from the true probability, and brings the context of al
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multislot_rerank.arrays import Floats, Ints
-from multislot_rerank.influence_world import InfluenceWorld
+from multislot_rerank.candidates import Candidates
 
-__all__ = ["FEATURES", "SlateSimulator", "StepResult"]
+if TYPE_CHECKING:
+    from multislot_rerank.influence_world import InfluenceWorld
+
+__all__ = ["FEATURES", "SlateSimulator", "StepResult", "click_law"]
 
 FEATURES = ("score_0", "score_1", "max_cosine", "creator_repeats", "slot")
+
+
+def click_law(appeal: Floats, slot: int | Ints, nearest: Floats, repeats: Floats, influence: float) -> Floats:
+    """Click probability of items by appeal, slot, largest cosine above (at least 0) and creator repeats above."""
+    logit = appeal - 0.5 - 0.12 * slot - influence * (1.2 * nearest + 0.8 * repeats)
+    probability: Floats = 1 / (1 + np.exp(-logit))
+    return probability
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ class SlateSimulator:
         Slots filled so far.
     """
 
-    def __init__(self, world: InfluenceWorld, batch: int) -> None:
+    def __init__(self, world: "InfluenceWorld", batch: int) -> None:
         self.world, self.batch = world, batch
         shape = (batch, world.candidates)
         self._centres = np.random.default_rng(7).normal(size=(world.topics, world.dimension))
@@ -74,10 +85,12 @@ class SlateSimulator:
 
     def click_probability(self) -> Floats:
         """True click probability of every candidate in the next slot, shape (B, N)."""
-        influence = self.world.influence * (1.2 * self._nearest + 0.8 * self._repeats)
-        logit = self.appeal - 0.5 - 0.12 * self.slot - influence
-        probability: Floats = 1 / (1 + np.exp(-logit))
-        return probability
+        return click_law(self.appeal, self.slot, self._nearest, self._repeats, self.world.influence)
+
+    def candidates(self, row: int) -> Candidates:
+        """One of the requests, as the re-rankers take it."""
+        attributes = {"creator": self.creator[row].tolist(), "topic": self.topic[row].tolist()}
+        return Candidates(self.scores[row], self.unit[row], attributes)
 
     def place(self, items: Ints, rng: np.random.Generator) -> StepResult:
         """Put one item of every request into the next slot.
@@ -86,9 +99,9 @@ class SlateSimulator:
         """
         rows = self._rows
         legal = self.mask[rows, items]
-        influence = self.world.influence * (1.2 * self._nearest[rows, items] + 0.8 * self._repeats[rows, items])
-        logit = self.appeal[rows, items] - 0.5 - 0.12 * self.slot - influence
-        probability = np.where(legal, 1 / (1 + np.exp(-logit)), 0.0)
+        nearest, repeats = self._nearest[rows, items], self._repeats[rows, items]
+        law = click_law(self.appeal[rows, items], self.slot, nearest, repeats, self.world.influence)
+        probability = np.where(legal, law, 0.0)
         clicks = (rng.random(self.batch) < probability).astype(np.float64)
         cosine = np.einsum("bnd,bd->bn", self.unit, self.unit[rows, items])
         placed = legal[:, None]
