@@ -150,7 +150,10 @@ def _membership(groups: ArrayLike, group: object, n: int, where: str) -> NDArray
     return member.astype(np.float64)
 
 
-def _check_bounds(lower: float, upper: float, names: tuple[str, str], where: str) -> None:
+def _bounds(low: float | None, high: float | None, names: tuple[str, str], where: str) -> tuple[float, float]:
+    """Both bounds as numbers, infinite where not given; refuse a pair that no value can keep."""
+    lower = -np.inf if low is None else float(low)
+    upper = np.inf if high is None else float(high)
     if np.isnan(lower) or np.isnan(upper):
         raise InvalidProblemError(f"{where}: {names[0] if np.isnan(lower) else names[1]} is NaN; give a number")
     if lower > upper:
@@ -159,6 +162,7 @@ def _check_bounds(lower: float, upper: float, names: tuple[str, str], where: str
         raise InvalidProblemError(f"{where}: bounds [{lower}, {upper}] hold no number; give finite ones")
     if lower == -np.inf and upper == np.inf:
         raise InvalidProblemError(f"{where}: neither {names[0]} nor {names[1]} is given; give at least one")
+    return lower, upper
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,9 +196,7 @@ class GroupExposure:
 
     def row(self, n: int, slots: SlotWeights) -> Row:
         """Membership; bounds in exposure, share · Σ v."""
-        lower = -np.inf if self.min_share is None else float(self.min_share)
-        upper = np.inf if self.max_share is None else float(self.max_share)
-        _check_bounds(lower, upper, ("min_share", "max_share"), self.label)
+        lower, upper = _bounds(self.min_share, self.max_share, ("min_share", "max_share"), self.label)
         for field_name, share in (("min_share", self.min_share), ("max_share", self.max_share)):
             if share is not None and not 0.0 <= share <= 1.0:
                 raise InvalidProblemError(
@@ -242,9 +244,7 @@ class GroupCount:
                 f"{self.label}: a count needs equal slot weights, these fall from {slots.values[0]:g} to "
                 f"{slots.values[-1]:g}; use GroupExposure, or SlotWeights.uniform({slots.m})"
             )
-        lower = -np.inf if self.at_least is None else float(self.at_least)
-        upper = np.inf if self.at_most is None else float(self.at_most)
-        _check_bounds(lower, upper, ("at_least", "at_most"), self.label)
+        lower, upper = _bounds(self.at_least, self.at_most, ("at_least", "at_most"), self.label)
         return _membership(self.groups, self.group, n, self.label) / weight, lower, upper
 
 
@@ -277,9 +277,7 @@ class LinearExposure:
         values = _vector(self.values, f"{self.label}: values")
         if values.shape != (n,):
             raise InvalidProblemError(f"{self.label}: values has shape {values.shape}; give one a candidate, ({n},)")
-        lower = -np.inf if self.lower is None else float(self.lower)
-        upper = np.inf if self.upper is None else float(self.upper)
-        _check_bounds(lower, upper, ("lower", "upper"), self.label)
+        lower, upper = _bounds(self.lower, self.upper, ("lower", "upper"), self.label)
         return values, lower, upper
 
 
