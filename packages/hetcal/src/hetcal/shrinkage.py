@@ -13,10 +13,11 @@ their own fit. tau -> infinity is the separate fit of each leaf.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from hetcal.leafwise import Leaves, fit_leaves
+from hetcal.leafwise import LeafFit, Leaves, fit_leaves
 from hetcal.links import Floats
 
 __all__ = ["Shrunk", "empirical_bayes", "nested_bayes", "no_shrinkage"]
@@ -102,21 +103,27 @@ def empirical_bayes(
     occupied = np.bincount(leaf, weights=weight, minlength=n_leaves) > 0
     tau2 = np.full(size, 0.25) if tau is None else np.maximum(np.asarray(tau, float) ** 2, 1e-18)
     theta = mean
-    for _ in range(rounds if tau is None else 0):
-        fit = fit_leaves(
+
+    def posterior(start: Floats, **steps: Any) -> LeafFit:
+        """Mode and variance of every leaf given the present tau^2."""
+        precision = np.broadcast_to(1.0 / tau2, mean.shape)
+        return fit_leaves(
             features,
             y,
             weight,
             leaf,
             n_leaves,
             prior_mean=mean,
-            prior_precision=np.broadcast_to(1.0 / tau2, mean.shape),
+            prior_precision=precision,
             offset=offset,
             lower=lower,
-            start=theta,
-            tolerance=1e-3,
-            max_steps=3,  # a few steps a round are enough: tau^2 moves slower than theta
+            start=start,
+            **steps,
         )
+
+    for _ in range(rounds if tau is None else 0):
+        # a few steps a round are enough: tau^2 moves slower than theta
+        fit = posterior(theta, tolerance=1e-3, max_steps=3)
         theta = fit.theta
         new = np.mean(((theta - mean) ** 2 + fit.variance)[occupied], axis=0)
         new = np.maximum(new, SMALLEST_TAU2)
@@ -124,19 +131,7 @@ def empirical_bayes(
         tau2 = new
         if moved < tolerance:
             break
-    fit = fit_leaves(
-        features,
-        y,
-        weight,
-        leaf,
-        n_leaves,
-        prior_mean=mean,
-        prior_precision=np.broadcast_to(1.0 / tau2, mean.shape),
-        offset=offset,
-        lower=lower,
-        start=theta,
-    )
-    return Shrunk(fit.theta, np.sqrt(tau2)[None, :])
+    return Shrunk(posterior(theta).theta, np.sqrt(tau2)[None, :])
 
 
 def nested_bayes(
