@@ -15,7 +15,12 @@ from nu_physics.constants import DAY_s, ELECTRON_MASS_MeV, MATTER_eV2_per_MeV
 from nu_physics.errors import InvalidInput, check_choice, check_range
 from nu_physics.oscillation import kernels
 from nu_physics.oscillation.parameters import OscillationParameters
-from nu_physics.oscillation.probability import gradient_projection, mass_squared_derivatives, propagation
+from nu_physics.oscillation.probability import (
+    Propagation,
+    gradient_projection,
+    mass_squared_derivatives,
+    propagation,
+)
 from nu_physics.oscillation.scalar_nsi import ScalarNSI
 from nu_physics.reactor.backgrounds import Background, juno_backgrounds
 from nu_physics.reactor.flux import FluxModel, core_spectrum, packaged
@@ -171,14 +176,18 @@ class Experiment:
 
     # -- expectation -----------------------------------------------------------------------------------------------
 
-    def survival(self, parameters: OscillationParameters, snsi: ScalarNSI | None = None) -> Array:
-        """Flux-weighted P_ee over the cores on the experiment's energy grid."""
-        setup = propagation(
+    def _propagation(self, parameters: OscillationParameters, snsi: ScalarNSI | None) -> Propagation:
+        """Levels and weights in the site's matter."""
+        return propagation(
             parameters,
             snsi,
             density_g_cm3=self.site.density_g_cm3,
             electron_fraction=self.site.electron_fraction,
         )
+
+    def survival(self, parameters: OscillationParameters, snsi: ScalarNSI | None = None) -> Array:
+        """Flux-weighted P_ee over the cores on the experiment's energy grid."""
+        setup = self._propagation(parameters, snsi)
         out = np.empty(self.energy_MeV.size)
         kernels.survival_weighted(
             setup.levels_eV2,
@@ -214,7 +223,7 @@ class Experiment:
     ) -> tuple[Array, Array]:
         """Events per energy cell with oscillation, and their derivatives, shapes (n,) and (len(names), n)."""
         density = self.site.density_g_cm3
-        setup = propagation(parameters, snsi, density_g_cm3=density, electron_fraction=self.site.electron_fraction)
+        setup = self._propagation(parameters, snsi)
         project = gradient_projection(setup, mass_squared_derivatives(parameters, snsi, names, density))
         value = np.empty(self.energy_MeV.size)
         slope = np.empty((7, self.energy_MeV.size))
@@ -235,12 +244,7 @@ class Experiment:
 
     def _survival_by_core(self, parameters: OscillationParameters, snsi: ScalarNSI | None) -> Array:
         """P_ee from each core on the experiment's energy grid, shape (cores, n)."""
-        setup = propagation(
-            parameters,
-            snsi,
-            density_g_cm3=self.site.density_g_cm3,
-            electron_fraction=self.site.electron_fraction,
-        )
+        setup = self._propagation(parameters, snsi)
         grid = np.empty((self._baseline.size, self.energy_MeV.size))
         kernels.survival_grid(
             setup.levels_eV2,
