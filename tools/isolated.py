@@ -24,6 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import install_torch
 from shelf import CORE, Package, package, packages
 
 # Runs inside the new environment: standard library only.
@@ -78,7 +79,7 @@ def test(tested: Package, extras: list[str], python: str, scratch: Path) -> None
     interpreter = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     run(["uv", "venv", "--quiet", "--python", python, str(environment)], scratch)
     target = f"{wheel}[{','.join(extras)}]" if extras else str(wheel)
-    install(interpreter, [target], scratch, core=tested if tested.name == CORE else package(CORE))
+    install(interpreter, [target], scratch, core=tested if tested.name == CORE else package(CORE), torch=tested.torch)
 
     modules = json.loads(run([str(interpreter), "-I", "-c", _IMPORT_ALL, tested.module], scratch))
     check_missing(tested, extras, modules["missing"])
@@ -132,9 +133,13 @@ def build(tested: Package, target: Path) -> Path:
     return wheel
 
 
-def install(interpreter: Path, targets: list[str], scratch: Path, core: Package | None = None) -> None:
-    """Install with uv; where core is required, it is the wheel built here and no other."""
+def install(
+    interpreter: Path, targets: list[str], scratch: Path, core: Package | None = None, torch: bool = False
+) -> None:
+    """Install with uv; where core is required, it is the wheel built here and no other; torch is a CPU build."""
     command = ["uv", "pip", "install", "--quiet", "--python", str(interpreter), *targets]
+    if torch:
+        command += [f"torch=={install_torch.TESTED}", *install_torch.source()]
     if core is not None:
         overrides = scratch / "overrides.txt"
         overrides.write_text(f"{CORE} @ {build(core, scratch / 'core').as_uri()}\n", encoding="utf-8")

@@ -19,6 +19,7 @@ from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import install_torch
 from papershelf_core import claims
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -89,6 +90,7 @@ def main() -> int:
     scripts = {script.name for script in entry_points(group="console_scripts")}
     built = [name for name in names if name in scripts]
     arguments.out.mkdir(parents=True, exist_ok=True)
+    install_torch.install()
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     reports: dict[str, claims.Report] = {}

@@ -52,6 +52,11 @@ class Package:
         return None
 
     @property
+    def torch(self) -> bool:
+        """Whether the package itself, without extras, requires torch."""
+        return any(re.match(r"torch(?![\w-])", line) for line in self.manifest["project"].get("dependencies", []))
+
+    @property
     def changelog(self) -> str:
         return (self.folder / "CHANGELOG.md").read_text(encoding="utf-8")
 
