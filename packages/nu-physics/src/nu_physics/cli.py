@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nu_physics.solar.commands import add_parser as add_solar_parser
+
 __all__ = ["main"]
 
 REGIMES = ("fixed", "prior", "free")
@@ -44,7 +46,7 @@ def _model_options(parser: argparse.ArgumentParser, *, experiment: bool = True) 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nu-physics",
-        description="Reactor neutrinos with scalar non-standard interactions: probabilities, JUNO, Daya Bay.",
+        description="Reactor neutrinos with scalar non-standard interactions (JUNO, Daya Bay); solar WIMPs at KM3NeT.",
     )
     parser.add_argument("--version", action="store_true", help="print the version and leave")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -108,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
 
     data = commands.add_parser("data", help="what data and constants there are")
     data.add_argument("action", choices=("list", "check"))
+
+    add_solar_parser(commands)
 
     reproduce = commands.add_parser("reproduce", help="the claims of the papers, measured now")
     reproduce.add_argument("--full", action="store_true", help="also the slow ones and those on downloaded data")
@@ -469,6 +473,12 @@ def _reproduce(args: argparse.Namespace) -> None:
     core_claims.publish(rows, "nu-physics", "nu-physics", "numba", "numpy", pictures=pictures(), json_path=args.json)
 
 
+def _solar(args: argparse.Namespace) -> None:
+    from nu_physics.solar.commands import run
+
+    run(args)
+
+
 _COMMANDS = {
     "prob": _prob,
     "spectrum": _spectrum,
@@ -481,6 +491,7 @@ _COMMANDS = {
     "plot": _plot,
     "data": _data,
     "reproduce": _reproduce,
+    "solar": _solar,
 }
 
 

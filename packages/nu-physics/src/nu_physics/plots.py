@@ -18,13 +18,14 @@ from nu_physics.oscillation import (
 from nu_physics.reactor.experiment import juno
 from nu_physics.statistics.analysis import eta_profile, mass_ordering, precision
 
-__all__ = ["PLOTS", "figure_svg"]
+__all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PLOTS", "RED", "axes", "figure_svg"]
 
 # colour-blind safe (Okabe and Ito)
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6B7280"
 
 
-def _axes(rows: int = 1, **options: Any) -> tuple[Any, Any]:
+def axes(rows: int = 1, **options: Any) -> tuple[Any, Any]:
+    """Return a figure and its axes in the house's style."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -41,7 +42,7 @@ def probability_figure(truth: OscillationParameters | None = None) -> Any:
     """P_ee at 52.5 km without and with a scalar term."""
     nature = (truth or OscillationParameters()).replace(m_lightest_eV=0.01)
     energy = np.linspace(1.8, 9.0, 3000)
-    figure, (top, bottom) = _axes(2, figsize=(7.2, 6.0), sharex=True)
+    figure, (top, bottom) = axes(2, figsize=(7.2, 6.0), sharex=True)
     standard = survival(energy, 52.5, nature, density_g_cm3=2.45)
     top.plot(energy, standard, color=GREY, linewidth=0.9, label="standard")
     for eta, colour in ((-0.02, BLUE), (0.02, RED)):
@@ -60,7 +61,7 @@ def probability_figure(truth: OscillationParameters | None = None) -> Any:
 def effective_figure(truth: OscillationParameters | None = None) -> Any:
     """The effective theta12 and dm21 as a function of eta_ee, and where the resonance is."""
     base = truth or OscillationParameters()
-    figure, (top, bottom) = _axes(2, figsize=(7.2, 6.0), sharex=True)
+    figure, (top, bottom) = axes(2, figsize=(7.2, 6.0), sharex=True)
     eta = np.linspace(-0.03, 0.03, 601)
     for ordering, mass, colour, style in (
         ("normal", 0.01, BLUE, "-"),
@@ -98,7 +99,7 @@ def spectrum_figure(truth: OscillationParameters | None = None) -> Any:
     both = mass_ordering(experiment, nature)
     spectra = {r.vacuum_ordering: experiment.predict(r.parameters) for r in (both.normal, both.inverted)}
     centres, widths = experiment.binning.centres_MeV, experiment.binning.widths_MeV
-    figure, (top, bottom) = _axes(2, figsize=(7.2, 6.0), sharex=True, height_ratios=(3, 1))
+    figure, (top, bottom) = axes(2, figsize=(7.2, 6.0), sharex=True, height_ratios=(3, 1))
     top.step(centres, spectra["normal"].total / widths / 50.0, where="mid", color=BLUE, linewidth=0.9, label="normal")
     top.step(
         centres,
@@ -131,7 +132,7 @@ def bounds_figure(truth: OscillationParameters | None = None) -> Any:
     """chi2 of eta_ee in the three regimes: what v1 and v4 of 2306.07343 say, side by side."""
     base = truth or OscillationParameters()
     experiment = juno(exposure_days=6 * 365.25)
-    figure, axis = _axes()
+    figure, axis = axes()
     for ordering, colour in (("normal", BLUE), ("inverted", RED)):
         nature = base.with_ordering(ordering)  # type: ignore[arg-type]
         for regime, style, reach in (("fixed", "-", 0.004), ("prior", "--", 0.02), ("free", ":", 0.02)):
@@ -153,7 +154,7 @@ def ordering_figure(truth: OscillationParameters | None = None) -> Any:
     experiment = juno()
     eta = np.linspace(-0.01, 0.009, 39)
     chi2 = [mass_ordering(experiment, nature, ScalarNSI(ee=float(v))).preference for v in eta]
-    figure, axis = _axes()
+    figure, axis = axes()
     axis.plot(eta, chi2, color=BLUE)
     axis.axhline(0.0, color=GREY, linewidth=0.8)
     axis.axhline(4.0, color=GREY, linewidth=0.8, linestyle="--")
@@ -171,7 +172,7 @@ def precision_figure(truth: OscillationParameters | None = None) -> Any:
     nature = truth or OscillationParameters()
     years = np.array([0.27, 0.5, 1, 2, 4, 6, 10, 20])
     table = [precision(juno(exposure_days=365.25 * float(y)), nature).relative_percent for y in years]
-    figure, axis = _axes()
+    figure, axis = axes()
     labels = {
         "sin2_theta13": (r"$\sin^2\theta_{13}$", ORANGE),
         "sin2_theta12": (r"$\sin^2\theta_{12}$", BLUE),
@@ -209,7 +210,7 @@ def dayabay_figure(truth: OscillationParameters | None = None) -> Any:
     points, curve = combined(ratio / reference), combined(fitted / reference)
     size = 1.0 / np.sqrt((weight * reference.reshape(-1, bins) ** 2).sum(axis=0))
     centres = 0.5 * (data.edges_MeV[1:] + data.edges_MeV[:-1])
-    figure, axis = _axes()
+    figure, axis = axes()
     axis.errorbar(centres, points, size, fmt="o", color=GREY, markersize=4, label="data, three periods combined")
     axis.step(centres, curve, where="mid", color=RED, label="best fit")
     axis.axhline(1.0, color=GREY, linewidth=0.8)

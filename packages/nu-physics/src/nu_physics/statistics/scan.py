@@ -8,15 +8,13 @@ inside the same chunk only: what a point finds does not depend on who computed t
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nu_physics.errors import InvalidInput, MissingExtra, check_choice
+from nu_physics.executors import EXECUTORS, check_workers, run_chunks
 from nu_physics.oscillation.parameters import OscillationParameters
 from nu_physics.oscillation.probability import SURVIVAL_PARAMETERS
 from nu_physics.oscillation.scalar_nsi import ScalarNSI
@@ -35,7 +34,6 @@ from nu_physics.statistics.fit import OSCILLATION, Fit, Prior, with_values
 __all__ = ["EXECUTORS", "ScanJob", "ScanTable", "load_table", "run_scan"]
 
 Array = NDArray[np.float64]
-EXECUTORS = ("serial", "processes", "ray")
 
 
 @dataclass(frozen=True)
@@ -239,51 +237,6 @@ def _parts(job: ScanJob, work: Path | None) -> Callable[[int], Path | None]:
     return name
 
 
-def _compute(job: ScanJob, todo: list[int], executor: str, workers: int) -> Iterator[tuple[int, Array]]:
-    text = job.as_json()
-    if executor == "serial" or not todo:
-        for number in todo:
-            yield number, _chunk(text, number)
-        return
-    if executor == "processes":
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_single_thread) as pool:
-            waiting = {pool.submit(_chunk, text, number): number for number in todo}
-            for future in concurrent.futures.as_completed(waiting):
-                yield waiting[future], future.result()
-        return
-    yield from _on_ray(text, todo, workers)
-
-
-def _on_ray(text: str, todo: list[int], workers: int) -> Iterator[tuple[int, Array]]:
-    """Use the cluster that is connected, or a local one that is shut down at the end."""
-    # under `uv run`, Ray would otherwise build a new environment for its workers; they are to be this interpreter
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    try:
-        import ray
-    except ImportError:
-        raise MissingExtra("ray", "a scan on Ray") from None
-    ours = not ray.is_initialized()
-    if ours:
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
-    try:
-        remote = ray.remote(num_cpus=1)(_chunk)
-        pending = {remote.remote(text, number): number for number in todo}
-        while pending:
-            done, _ = ray.wait(list(pending), num_returns=1)
-            for reference in done:
-                yield pending.pop(reference), ray.get(reference)
-    finally:
-        if ours:
-            ray.shutdown()
-
-
-def _single_thread() -> None:
-    """One thread per worker: the linear algebra here is too small to share."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[name] = "1"
-
-
 def run_scan(
     job: ScanJob,
     *,
@@ -311,9 +264,7 @@ def run_scan(
     ScanTable
         The same rows for any executor and worker count.
     """
-    check_choice("executor", executor, EXECUTORS)
-    if workers < 1:
-        raise InvalidInput(f"workers = {workers!r} is outside the allowed range [1, inf)")
+    check_workers(executor, workers)
     work = None if work_dir is None else Path(work_dir)
     part = _parts(job, work)
     total = -(-job.points // job.chunk)
@@ -325,7 +276,7 @@ def run_scan(
     if progress is not None:
         progress(len(done), total)
     todo = [number for number in range(total) if number not in done]
-    for number, rows in _compute(job, todo, executor, workers):
+    for number, rows in run_chunks(_chunk, job.as_json(), todo, executor, workers):
         done[number] = rows
         path = part(number)
         if path is not None:

@@ -1,0 +1,174 @@
+"""Neutrinos per annihilation at the Sun's centre: from the shipped table, live generation, or a line.
+
+The table holds what :mod:`nu_physics.solar.production` counted, by channel, mass and x = E / m. Annihilation products
+are neutral in every charge, so that neutrino and antineutrino spectra are equal; electron and muon flavours differ by
+lepton masses alone and are averaged. Between two masses of the table a yield is interpolated at fixed x, linearly in
+ln m. The relative Monte-Carlo error of a bin is 1 / sqrt(neutrinos counted in it).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nu_physics.errors import InvalidInput
+from nu_physics.solar.channels import FLAVOURS, MONOCHROMATIC, check_open
+from nu_physics.solar.production import X_EDGES, YieldSample
+from nu_physics.solar.propagation import ENERGY_EDGES_GeV
+
+__all__ = ["SourceSpectrum", "SpectrumTable", "source_spectrum", "spectrum_table"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SourceSpectrum:
+    """Neutrinos per annihilation by flavour and bin of energy.
+
+    Parameters
+    ----------
+    channel : str
+    mass_GeV : float
+    edges_GeV : array of shape (n + 1,)
+    number : array of shape (6, n)
+        Flavours as in ``channels.FLAVOURS``.
+    error : array of shape (6, n)
+        Monte-Carlo standard error.
+    """
+
+    channel: str
+    mass_GeV: float
+    edges_GeV: Array
+    number: Array
+    error: Array
+
+
+@dataclass(frozen=True)
+class SpectrumTable:
+    """Yields by channel.
+
+    Parameters
+    ----------
+    masses_GeV : dict of channel to array of shape (k,)
+    light, tau : dict of channel to array of shape (k, 80)
+        Neutrinos per annihilation in bins of x: nu_e or nu_mu, and nu_tau (each, and the same of antineutrinos).
+    events : dict of channel to array of shape (k,)
+    origin : str
+        Generator, versions and settings.
+    """
+
+    masses_GeV: dict[str, Array]
+    light: dict[str, Array]
+    tau: dict[str, Array]
+    events: dict[str, Array]
+    origin: str
+
+    def at(self, channel: str, mass_GeV: float) -> tuple[Array, Array, Array]:
+        """Return yields and errors over x, shapes (2, 80): light and tau flavour, and interpolation weights' events."""
+        check_open(channel, mass_GeV)
+        masses = self.masses_GeV[channel]
+        if not masses[0] <= mass_GeV <= masses[-1]:
+            raise InvalidInput(
+                f"mass_GeV = {mass_GeV:g} is outside the shipped spectra of {channel!r}, {masses[0]:g} to "
+                f"{masses[-1]:g} GeV; generate it live with nu_physics.solar.production.generate"
+            )
+        position = np.interp(np.log(mass_GeV), np.log(masses), np.arange(masses.size))
+        low = min(int(position), masses.size - 2)
+        share = position - low
+        weights = np.array([1.0 - share, share])
+        yields, variances = [], []
+        for table, samples in ((self.light[channel], 4.0), (self.tau[channel], 2.0)):
+            rows = table[low : low + 2].astype(np.float64)
+            yields.append(weights @ rows)
+            variances.append(weights**2 @ (rows / (samples * self.events[channel][low : low + 2, None])))
+        return np.stack(yields), np.sqrt(np.stack(variances)), weights
+
+
+@functools.cache
+def spectrum_table() -> SpectrumTable:
+    """Return the shipped table."""
+    source = resources.files("nu_physics.data") / "solar_spectra.npz"
+    with source.open("rb") as stream, np.load(stream) as table:
+        names = [str(name) for name in table["channels"]]
+
+        def part(key: str) -> dict[str, Array]:
+            return {name: table[f"{name}_{key}"] for name in names}
+
+        return SpectrumTable(part("masses_GeV"), part("light"), part("tau"), part("events"), str(table["origin"]))
+
+
+def source_spectrum(
+    channel: str, mass_GeV: float, *, sample: YieldSample | None = None, edges_GeV: Array = ENERGY_EDGES_GeV
+) -> SourceSpectrum:
+    """Return the spectrum at production.
+
+    Parameters
+    ----------
+    channel : str
+        One of ``channels.CHANNELS``; a neutrino channel is a line at E = m.
+    mass_GeV : float
+    sample : YieldSample, optional
+        A live sample of this channel and mass instead of the table.
+    edges_GeV : array
+        Bins; those of the propagation matrix by default. Neutrinos below the first edge are left out.
+
+    Raises
+    ------
+    InvalidInput
+        Channel closed or unknown, mass outside the table, or a sample of something else.
+
+    Examples
+    --------
+    >>> spectrum = source_spectrum("tautau", 1000.0)
+    >>> round(float(spectrum.number[2].sum()), 1)  # about one nu_tau per annihilation
+    1.0
+    """
+    check_open(channel, mass_GeV)
+    edges = np.asarray(edges_GeV, dtype=np.float64)
+    if channel in MONOCHROMATIC:
+        return _line(channel, mass_GeV, edges)
+    if sample is not None:
+        if (sample.channel, sample.mass_GeV) != (channel, float(mass_GeV)):
+            raise InvalidInput(
+                f"sample holds {sample.channel!r} at {sample.mass_GeV:g} GeV, not {channel!r} at {mass_GeV:g} GeV"
+            )
+        number = sample.counts / sample.events
+        return SourceSpectrum(
+            channel,
+            mass_GeV,
+            edges,
+            _rebin(number, mass_GeV, edges),
+            np.sqrt(_rebin(number / sample.events, mass_GeV, edges)),
+        )
+    yields, errors, _ = spectrum_table().at(channel, mass_GeV)
+    flavour = [0, 0, 1, 0, 0, 1]
+    return SourceSpectrum(
+        channel,
+        mass_GeV,
+        edges,
+        _rebin(yields[flavour], mass_GeV, edges),
+        np.sqrt(_rebin(errors[flavour] ** 2, mass_GeV, edges)),
+    )
+
+
+def _line(channel: str, mass_GeV: float, edges: Array) -> SourceSpectrum:
+    """One neutrino and one antineutrino of E = m."""
+    if not edges[0] <= mass_GeV <= edges[-1]:
+        raise InvalidInput(
+            f"mass_GeV = {mass_GeV:g}: the line of {channel!r} is outside the bins, {edges[0]:g} to {edges[-1]:g} GeV"
+        )
+    number = np.zeros((len(FLAVOURS), edges.size - 1))
+    bin_ = min(int(np.searchsorted(edges, mass_GeV, side="right")) - 1, edges.size - 2)
+    number[[MONOCHROMATIC[channel], MONOCHROMATIC[channel] + 3], bin_] = 1.0
+    return SourceSpectrum(channel, mass_GeV, edges, number, np.zeros_like(number))
+
+
+def _rebin(number: Array, mass_GeV: float, edges: Array) -> Array:
+    """Counts in bins of x to counts in bins of energy, uniform in ln E inside a bin of x."""
+    above = np.concatenate([np.zeros((len(number), 1)), np.cumsum(number, axis=1)], axis=1)
+    at = np.stack([np.interp(np.log(edges), np.log(X_EDGES * mass_GeV), row) for row in above])
+    return np.asarray(np.diff(at, axis=1))
