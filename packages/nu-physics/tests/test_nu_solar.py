@@ -8,9 +8,6 @@ import warnings
 
 import numpy as np
 import pytest
-from oracles import capture_quadrature, muon_loss_proposal, solar_straight_line
-from scipy.integrate import quad, solve_ivp
-
 from nu_physics.cli import main
 from nu_physics.errors import InvalidInput
 from nu_physics.solar.bounds import BoundsJob, rate_bound, rates, run_bounds
@@ -27,6 +24,8 @@ from nu_physics.solar.propagation import propagation_matrix
 from nu_physics.solar.spectra import source_spectrum, spectrum_table
 from nu_physics.solar.sun import SUN_AGE_s, solar_model
 from nu_physics.solar.telescope import arca
+from oracles import capture_quadrature, muon_loss_proposal, solar_straight_line
+from scipy.integrate import quad, solve_ivp
 
 MASSES = (20.0, 50.0, 100.0, 500.0, 1000.0, 5000.0)
 
@@ -153,7 +152,7 @@ def test_assumed_equilibrium_warns_where_it_is_wrong():
 
 @pytest.mark.parametrize(
     ("kind", "antineutrino", "at_100", "at_1000"),
-    # per nucleon of an isoscalar target, 1e-38 cm2/GeV: Cooper-Sarkar, Mertsch & Sarkar, as tabulated in taurunner 1.0.0
+    # per nucleon of an isoscalar target, 1e-38 cm2/GeV: Cooper-Sarkar, Mertsch & Sarkar, as in taurunner 1.0.0
     [("CC", False, 0.653, 0.625), ("CC", True, 0.332, 0.355), ("NC", False, 0.203, 0.197), ("NC", True, 0.116, 0.122)],
 )
 def test_cross_sections_are_near_the_next_order(kind, antineutrino, at_100, at_1000):

@@ -1,5 +1,7 @@
 """The statements of 2306.07343 (v1 and v4) and 2602.05564, JUNO's and Daya Bay's published numbers: measured now.
 
+The solar half's claims are those of :mod:`nu_physics.solar.reproduce`.
+
 The full text of 2306.07343 was not read, only the abstracts of its versions; bounds are called by the regime that they
 belong to and compared with what an abstract says, never with a table.
 """
@@ -20,6 +22,7 @@ from nu_physics.oscillation import (
     survival,
 )
 from nu_physics.reactor.experiment import juno
+from nu_physics.solar import reproduce as solar_reproduce
 from nu_physics.statistics.analysis import (
     eta_bound,
     eta_profile,
@@ -390,6 +393,7 @@ def claims(full: bool = False) -> list[Claim]:
         *_precision(),
         *_rates(),
         *_daya_bay(),
+        *solar_reproduce.claims(),
     ]
     if full:
         rows += [*_digitised(), *_toys()]
@@ -409,4 +413,4 @@ def pictures() -> dict[str, str]:
         "What a scalar NSI looks like to a reactor": "effective",
         "Ordering sensitivity against eta_ee": "ordering",
     }
-    return {title: figure_svg(PLOTS[name]()) for title, name in wanted.items()}
+    return {title: figure_svg(PLOTS[name]()) for title, name in wanted.items()} | solar_reproduce.pictures()

@@ -20,7 +20,7 @@ def speed_density(u, v_sun, v_0):
     )
 
 
-def inner(mass, nucleus, e_0, escape, v_sun=220.0, v_0=270.0 * math.sqrt(2.0 / 3.0)):
+def inner(mass, nucleus, e_0, escape, v_sun=220.0, v_0=220.45407685):
     """int du f(u)/u w^2 (1/E_max) int F^2 dE; ``e_0`` None for a point nucleus."""
     plus = 4.0 * mass * nucleus / (mass + nucleus) ** 2
     minus = 4.0 * mass * nucleus / (mass - nucleus) ** 2

@@ -1,7 +1,7 @@
 """Muon losses in water but ionisation, b in 1e-6 cm2/g at energies between those of the package's knots.
 
-Computed with PROPOSAL (bremsstrahlung and pairs of Kelner, Kokoulin & Petrukhin, photonuclear of ALLM97), as tabulated by
-softpaws 1.0.0; converted to column density. The range is integrated as an ordinary differential equation.
+Computed with PROPOSAL (bremsstrahlung and pairs of Kelner, Kokoulin & Petrukhin, photonuclear of ALLM97), as tabulated
+by softpaws 1.0.0; converted to column density. The range is integrated as an ordinary differential equation.
 """
 
 import numpy as np
