@@ -109,7 +109,7 @@ def capture_rate(
     --------
     >>> result = capture_rate(100.0, sigma_si_cm2=1e-45)
     >>> f"{result.rate_per_s:.2e} /s"
-    '9.16e+19 /s'
+    '9.18e+19 /s'
     >>> max(result.per_element_per_s, key=result.per_element_per_s.get)
     'O16'
     """

@@ -62,7 +62,7 @@ class CrossSections:
         >>> table = cross_sections()
         >>> sigma = [table.total(100.0, antineutrino=False, target=t) for t in ("proton", "neutron")]
         >>> f"{float(sum(sigma)) / 2 / 100:.3g} cm2/GeV"
-        '6.97e-39 cm2/GeV'
+        '6.99e-39 cm2/GeV'
         """
         energy = self._inside(energy_GeV)
         row = self.total_cm2[self._row(kind, antineutrino, target)]

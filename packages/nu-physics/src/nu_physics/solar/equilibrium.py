@@ -114,7 +114,7 @@ def effective_volume_cm3(j: int, mass_GeV: float, sun: SolarModel | None = None)
     Examples
     --------
     >>> f"{effective_volume_cm3(1, 20.0):.1e} cm3"
-    '2.7e+28 cm3'
+    '2.8e+28 cm3'
     """
     model = sun or solar_model()
     scale = j * mass_GeV * 1.0e10 / (LIGHT_SPEED_m_s * 1.0e2) ** 2  # per km2/s2

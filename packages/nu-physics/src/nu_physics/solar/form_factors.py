@@ -28,7 +28,7 @@ def exponential_energy_GeV(mass_number: Array) -> Array:
     Examples
     --------
     >>> round(float(exponential_energy_GeV(np.array(56.0))) * 1e6)  # keV, iron
-    79
+    82
     """
     mass_GeV = ATOMIC_MASS_GeV * np.asarray(mass_number)
     radius_fm = 0.91 * np.cbrt(mass_GeV) + 0.3
@@ -41,7 +41,7 @@ def helm(recoil_GeV: Array, mass_number: float) -> Array:
     Examples
     --------
     >>> helm(np.array([0.0, 30e-6]), 131.3).round(2)  # xenon at 0 and 30 keV
-    array([1.  , 0.25])
+    array([1. , 0.2])
     """
     q_per_fm = np.sqrt(2.0 * ATOMIC_MASS_GeV * mass_number * np.asarray(recoil_GeV)) / _HBAR_C_GeV_fm
     c, a, s = 1.23 * np.cbrt(mass_number) - 0.60, 0.52, 0.9

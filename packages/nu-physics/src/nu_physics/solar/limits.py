@@ -67,7 +67,7 @@ class DirectDetectionLimit:
         Examples
         --------
         >>> f"{limit('xenon1t-2018').cross_section(1000.0):.2g} cm2"
-        '8.6e-46 cm2'
+        '8.8e-46 cm2'
         """
         mass = check_range("mass_GeV", mass_GeV, 0.0, open_low=True)
         low, high = self.range_GeV
