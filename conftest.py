@@ -5,7 +5,9 @@ import importlib.util
 TORCH_PACKAGES = ("ffn-heavyhitter", "msam-lawn", "quantease")
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
-collect_ignore = [] if HAS_TORCH else [f"packages/{name}" for name in TORCH_PACKAGES]
+NEEDS_TORCH = [f"packages/{name}" for name in TORCH_PACKAGES]
+NEEDS_TORCH.append("packages/multislot-rerank/src/multislot_rerank/item_scorer.py")
+collect_ignore = [] if HAS_TORCH else NEEDS_TORCH
 
 
 def pytest_report_header() -> str | None:

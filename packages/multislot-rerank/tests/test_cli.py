@@ -69,3 +69,30 @@ def test_plan_prints_a_row_an_interaction(capsys):
     rows = capsys.readouterr().out.splitlines()
     assert rows[1].split() == ["full", "0.00139", "100", "84848"]
     assert len(rows) == 5
+
+
+def test_pareto_simulate_and_benchmark(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    rows = [
+        {"request": i, "slot": 0, "item": int(a), "candidates": 3, "click": float(rng.random() < (0.7, 0.5, 0.2)[a]),
+         "fresh": float(rng.random() < (0.1, 0.5, 0.8)[a])}
+        for i, a in enumerate(rng.integers(3, size=600))
+    ]  # fmt: skip
+    log, policies = tmp_path / "log.csv", tmp_path / "policies.csv"
+    pd.DataFrame(rows).to_csv(log, index=False)
+    shown = [{"policy": f"item {a}", "request": i, "slot": 0, "item": a} for a in range(3) for i in range(600)]
+    pd.DataFrame(shown).to_csv(policies, index=False)
+    objectives = ["--objective", "click", "--objective", "fresh"]
+    picture = tmp_path / "front.svg"
+    assert main(["pareto", str(log), str(policies), *objectives, "--plot", str(picture)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("*") == 3
+    assert "on the other half: click 0." in out
+    assert picture.read_text().startswith("<?xml")
+    assert main(["pareto", str(log), str(policies), *objectives, "--less", "age"]) == 2
+    assert "--less age" in capsys.readouterr().err
+    assert main(["simulate", "--requests", "60", "--candidates", "8", "--slots", "3"]) == 0
+    assert "greedy on the truth" in capsys.readouterr().out
+    assert main(["simulate", "--slots", "9", "--candidates", "8"]) == 2
+    assert main(["benchmark", "--candidates", "20", "--k", "3", "--requests", "5"]) == 0
+    assert "p50 ms" in capsys.readouterr().out

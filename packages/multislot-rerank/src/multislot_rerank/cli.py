@@ -1,4 +1,4 @@
-"""``multislot-rerank``: re-rank a request, evaluate a policy on a log, plan a log, reproduce the claims."""
+"""``multislot-rerank``: re-rank, evaluate, plan, choose a trade-off, simulate, time, reproduce the claims."""
 
 import argparse
 import json
@@ -32,15 +32,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan.add_argument("--slots", type=int, required=True)
     plan.add_argument("--standard-error", type=float, required=True, help="of a slot's mean reward")
     plan.add_argument("--reward-deviation", type=float, required=True, help="standard deviation of a slot's reward")
+    pareto = commands.add_parser(
+        "pareto", help="the Pareto front of policies on one log, its knee, an honest value of it"
+    )
+    pareto.add_argument("log", type=Path, help="Parquet or CSV, as for evaluate")
+    pareto.add_argument("policies", type=Path, help="Parquet or CSV: policy, request, slot, item")
+    pareto.add_argument("--objective", action="append", help="reward column; repeatable (default: reward)")
+    pareto.add_argument("--less", action="append", default=[], help="an objective of which less is better; repeatable")
+    pareto.add_argument("--interaction", default="cascade", help="full, cascade, independent or set")
+    pareto.add_argument("--plot", metavar="FILE", help="picture of the front (extra: plots)")
+    simulate = commands.add_parser("simulate", help="what policies earn in a simulated world, on the same requests")
+    simulate.add_argument("--influence", type=float, default=1.0, help="of items above on those below; 0 for none")
+    simulate.add_argument("--candidates", type=int, default=20)
+    simulate.add_argument("--slots", type=int, default=8)
+    simulate.add_argument("--requests", type=int, default=2000, help="to measure on")
+    simulate.add_argument("--model", type=int, metavar="N", help="also a model of N logged slates (extra: model)")
+    simulate.add_argument("--ppo", type=float, metavar="SECONDS", help="also PPO trained so long (extra: rl)")
+    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument("--plot", metavar="FILE", help="picture of the gains (extra: plots)")
+    benchmark = commands.add_parser("benchmark", help="latency of re-ranking on this machine")
+    benchmark.add_argument("--candidates", type=int, nargs="+", default=[100, 500, 1000])
+    benchmark.add_argument("--k", type=int, default=10)
+    benchmark.add_argument("--requests", type=int, default=300)
     reproduce = commands.add_parser("reproduce", help="measure the package's claims")
     reproduce.add_argument("--full", action="store_true", help="more logs, and the Open Bandit sample")
     reproduce.add_argument("--json", type=Path, help="also write the rows as JSON")
     arguments = parser.parse_args(argv)
     try:
-        return {"rerank": _rerank, "evaluate": _evaluate, "plan": _plan, "reproduce": _reproduce}[arguments.command](
-            arguments
-        )
-    except (ValueError, OSError) as error:
+        return _COMMANDS[arguments.command](arguments)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"multislot-rerank: {error}", file=sys.stderr)
         return 2
 
@@ -122,6 +142,91 @@ def _plan(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _pareto(arguments: argparse.Namespace) -> int:
+    from multislot_rerank.log import SlateLog
+    from multislot_rerank.pareto import ParetoFront, choose_honestly, sweep
+
+    log = SlateLog.from_frame(_table(arguments.log), arguments.objective or ["reward"])
+    table = _table(arguments.policies)
+    missing = {"policy", "request", "slot", "item"} - set(table.columns)
+    if missing:
+        raise ValueError(f"{arguments.policies} lacks the columns {', '.join(sorted(missing))}")
+    slates = {}
+    for name, rows in table.sort_values(["request", "slot"], kind="stable").groupby("policy", sort=False):
+        if len(rows) != log.slates.size:
+            raise ValueError(f"policy {name!r} has {len(rows)} rows where the log has {log.slates.size}")
+        slates[str(name)] = rows["item"].to_numpy().reshape(log.slates.shape)
+    unknown = set(arguments.less) - set(log.objectives)
+    if unknown:
+        raise ValueError(f"--less {', '.join(sorted(unknown))}: the objectives are {', '.join(log.objectives)}")
+    senses: list[Any] = ["min" if name in arguments.less else "max" for name in log.objectives]
+    front = sweep(log, slates, arguments.interaction, senses=senses)
+    width = max(len(name) for name in front.names)
+    print(f"{'policy':<{width}}  front  " + "  ".join(f"{name:>20}" for name in log.objectives))
+    for name, estimate, optimal in zip(front.names, front.estimates, front.optimal, strict=True):
+        cells = (f"{v:>11.5f} +-{e:>7.5f}" for v, e in zip(estimate.value, estimate.standard_error, strict=True))
+        print(f"{name:<{width}}  {'*' if optimal else ' ':<5}  " + "  ".join(cells))
+    choice = choose_honestly(log, slates, ParetoFront.knee, arguments.interaction, senses=senses)
+    values = ", ".join(
+        f"{name} {value:.5f} +- {error:.5f}"
+        for name, value, error in zip(log.objectives, choice.honest.value, choice.honest.standard_error, strict=True)
+    )
+    print(f"knee of all: {front.knee()}; knee of one half of the log: {choice.name}, on the other half: {values}")
+    if arguments.plot:
+        from multislot_rerank.plots import front_figure, save
+
+        save(front_figure(front), arguments.plot)
+    return 0
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from multislot_rerank.influence_world import InfluenceWorld
+    from multislot_rerank.objectives import AttributeRepeat, MaxSimilarity, Relevance
+    from multislot_rerank.policies import Policy, by_relevance, compare_policies, greedy_truth, whole_slate
+    from multislot_rerank.reranker import SequentialGreedyReranker
+
+    if not 1 <= arguments.slots <= arguments.candidates:
+        raise ValueError(f"--slots {arguments.slots} must be between 1 and --candidates {arguments.candidates}")
+    world = InfluenceWorld(arguments.influence, arguments.candidates, arguments.slots)
+    greedy = SequentialGreedyReranker(
+        [Relevance((1.1, 0.5)), MaxSimilarity(1.2), AttributeRepeat("creator", 0.8)], arguments.slots
+    )
+    policies: dict[str, Policy] = {"by relevance": by_relevance, "sequential greedy": whole_slate(greedy)}
+    if arguments.model:
+        from multislot_rerank.model_reranker import ModelReranker
+
+        logged = world.log(arguments.model, seed=arguments.seed + 1)
+        clicks = {"click": logged.clicks}
+        model = ModelReranker.fit(logged.requests, logged.slates, clicks, attributes=["creator"], monotone=True)
+        policies["model of the log"] = whole_slate(model)
+    if arguments.ppo:
+        from multislot_rerank.reinforcement import train_ppo
+
+        policies["PPO"] = train_ppo(world, seconds=arguments.ppo, seed=arguments.seed, progress=_training)
+    policies["greedy on the truth"] = greedy_truth
+    table = compare_policies(world, policies, requests=arguments.requests, seed=arguments.seed)
+    print(table)
+    if arguments.plot:
+        from multislot_rerank.plots import policies_figure, save
+
+        save(policies_figure(table), arguments.plot)
+    return 0
+
+
+def _training(iteration: int, reward: float, seconds: float) -> None:
+    print(f"iteration {iteration}: {reward:.3f} clicks a slate after {seconds:.0f} s", file=sys.stderr)
+
+
+def _benchmark(arguments: argparse.Namespace) -> int:
+    from multislot_rerank.latency import reranking_latency
+
+    print(f"{'candidates':>10} {'k':>4} {'p50 ms':>8} {'p99 ms':>8}")
+    for candidates in arguments.candidates:
+        found = reranking_latency(candidates, arguments.k, requests=arguments.requests)
+        print(f"{candidates:>10} {arguments.k:>4} {found.p50_ms:>8.3f} {found.p99_ms:>8.3f}")
+    return 0
+
+
 def _reproduce(arguments: argparse.Namespace) -> int:
     from papershelf_core.claims import publish
 
@@ -130,3 +235,14 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     packages = ("multislot-rerank", "numba", "pyversity")
     publish(claims(arguments.full), "multislot-rerank", *packages, json_path=arguments.json)
     return 0
+
+
+_COMMANDS = {
+    "rerank": _rerank,
+    "evaluate": _evaluate,
+    "plan": _plan,
+    "pareto": _pareto,
+    "simulate": _simulate,
+    "benchmark": _benchmark,
+    "reproduce": _reproduce,
+}

@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any, Literal
 
 import numpy as np
 
 from multislot_rerank.arrays import Floats, Ints
+from multislot_rerank.cluster import local_cluster
 from multislot_rerank.errors import InvalidInput
 from multislot_rerank.log import SlateLog, TargetPolicy
 from multislot_rerank.slate_replay import Interaction, replay_weights
@@ -144,9 +146,13 @@ class ReplayTotals:
 
 
 def replay_shards(
-    shards: Iterable[Shard], interaction: Interaction | str = Interaction.CASCADE, *, workers: int = 1
+    shards: Iterable[Shard],
+    interaction: Interaction | str = Interaction.CASCADE,
+    *,
+    workers: int = 1,
+    executor: Literal["processes", "ray"] = "processes",
 ) -> ValueEstimate:
-    """Replay a log shard by shard, on one process or several.
+    """Replay a log shard by shard, on one process, several, or Ray.
 
     Parameters
     ----------
@@ -156,7 +162,9 @@ def replay_shards(
     interaction : Interaction or str
         As ``replay``.
     workers : int
-        Processes; the result does not depend on it.
+        Processes, or shards in flight on Ray; the result does not depend on it.
+    executor : {"processes", "ray"}
+        Ray (extra ``ray``) uses the cluster that is connected, or a local one that is shut down at the end.
 
     Returns
     -------
@@ -172,6 +180,10 @@ def replay_shards(
     jobs = [(shard, interaction) for shard in shards]
     if not jobs:
         raise InvalidInput("shards is empty; give at least one")
+    if executor not in ("processes", "ray"):
+        raise InvalidInput(f"executor={executor!r} must be 'processes' or 'ray'")
+    if executor == "ray":
+        return reduce(ReplayTotals.__add__, _on_ray(jobs, workers)).estimate()
     if workers == 1:
         return reduce(ReplayTotals.__add__, map(_totals, jobs)).estimate()
     with ProcessPoolExecutor(workers) as pool:
@@ -181,3 +193,23 @@ def replay_shards(
 def _totals(job: tuple[Shard, Interaction | str]) -> ReplayTotals:
     shard, interaction = job
     return ReplayTotals.of(*shard(), interaction)
+
+
+def _on_ray(jobs: list[tuple[Shard, Interaction | str]], workers: int) -> list[ReplayTotals]:
+    """Totals of every shard in their order, at most ``workers`` at a time."""
+    with local_cluster(workers) as ray:
+        remote = ray.remote(num_cpus=1)(_totals)
+        totals: dict[int, ReplayTotals] = {}
+        pending: dict[object, int] = {}
+        for number, job in enumerate(jobs):
+            if len(pending) == workers:
+                _collect(ray, pending, totals)
+            pending[remote.remote(job)] = number
+        while pending:
+            _collect(ray, pending, totals)
+    return [totals[number] for number in range(len(jobs))]
+
+
+def _collect(ray: Any, pending: dict[object, int], totals: dict[int, ReplayTotals]) -> None:
+    (done,), _ = ray.wait(list(pending), num_returns=1)
+    totals[pending.pop(done)] = ray.get(done)
