@@ -254,7 +254,7 @@ def learnt_policy() -> list[Claim]:
             "clicks/slate",
             "higher",
             ppo.gain > 3 * ppo.gain_error and ppo.illegal == 0,
-            f"gain {ppo.gain:.4f} +- {ppo.gain_error:.4f}; {policy.slates_seen} slates seen, {ppo.illegal} illegal picks",
+            f"gain {ppo.gain:.4f} +- {ppo.gain_error:.4f}; {policy.slates_seen} slates, {ppo.illegal} illegal picks",
         )
     ]
 
