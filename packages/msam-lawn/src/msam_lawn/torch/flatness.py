@@ -20,7 +20,7 @@ from msam_lawn.errors import SettingsError
 from msam_lawn.lanczos import Floats
 from msam_lawn.rho import check_rho
 from msam_lawn.torch.engines.loop import kept_weights, perturb, write_back
-from msam_lawn.torch.objective import LossFunction, Objective, make_objective
+from msam_lawn.torch.objective import LossFunction, make_objective
 from msam_lawn.torch.passes import evaluation_mode
 from msam_lawn.torch.perturbation import Adaptive, Perturbation, global_norm
 
@@ -76,10 +76,9 @@ class HessianProduct:
             piece.view_as(w) for piece, w in zip(pieces.split([w.numel() for w in weights]), weights, strict=True)
         ]
         objective = make_objective(
-            self.model, self.inputs, self.targets, self.loss, None, None, self.chunk_rows or None
+            self.model, self.inputs, self.targets, self.loss, weights=None, micro_batches=None,
+            micro_batch_size=self.chunk_rows,
         )
-        if self.chunk_rows is None:
-            objective = Objective(self.model, self.inputs, self.targets, self.loss, (objective.rows,))
         total = torch.zeros_like(pieces)
         with evaluation_mode(self.model), torch.enable_grad():
             for share, rows in zip(objective.shares(), objective.slices, strict=True):
