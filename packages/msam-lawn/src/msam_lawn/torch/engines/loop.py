@@ -47,7 +47,7 @@ def loop_gradient(
             random = RandomState.now()
             with statistics.observed(share) if several else nullcontext():
                 clean = objective.mean_loss(rows)
-            gradients = torch.autograd.grad(scaling(clean), weights, allow_unused=True)
+                gradients = torch.autograd.grad(scaling(clean), weights, allow_unused=True)
             loss = loss + share * clean.detach()
             perturb(weights, perturbation.ascent(gradients))
             del gradients
