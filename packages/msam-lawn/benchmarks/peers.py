@@ -27,17 +27,29 @@ def losses(outputs, targets):
 
 def mlp():
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Linear(3072, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)
-    ), torch.randn(128, 3072), torch.randint(0, 10, (128,))
+    return (
+        nn.Sequential(nn.Linear(3072, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)),
+        torch.randn(128, 3072),
+        torch.randint(0, 10, (128,)),
+    )
 
 
 def cnn():
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(),
-        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64 * 64, 10),
-    ), torch.randn(64, 3, 32, 32), torch.randint(0, 10, (64,))
+    return (
+        nn.Sequential(
+            nn.Conv2d(3, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(64 * 64, 10),
+        ),
+        torch.randn(64, 3, 32, 32),
+        torch.randint(0, 10, (64,)),
+    )
 
 
 def ours(model, x, y, count):
@@ -213,8 +225,10 @@ def misuse():
         if name != "ours":
             nn.functional.cross_entropy(model(x * torch.inf), y).backward()
         step(name, model, x * torch.inf)
-        print(f"{name}: after a non-finite gradient, weights unchanged: {torch.equal(vector(model), before)}, "
-              f"finite: {bool(torch.isfinite(vector(model)).all())}")
+        print(
+            f"{name}: after a non-finite gradient, weights unchanged: {torch.equal(vector(model), before)}, "
+            f"finite: {bool(torch.isfinite(vector(model)).all())}"
+        )
         model = net()
         before = vector(model)
         step(name, model, x, fail_at=2)

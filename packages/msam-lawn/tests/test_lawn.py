@@ -82,7 +82,10 @@ def test_phases_norms_and_training(base, with_sam):
 
 def test_free_phase_is_the_base_optimizer_bitwise():
     ours, theirs = relu_net(), relu_net()
-    optimizer, base = LAWN(BASES["adam"](ours.parameters()), [ours[0].weight], free_steps=10), BASES["adam"](theirs.parameters())
+    optimizer, base = (
+        LAWN(BASES["adam"](ours.parameters()), [ours[0].weight], free_steps=10),
+        BASES["adam"](theirs.parameters()),
+    )
     for seed in range(10):
         for model, step in ((ours, optimizer), (theirs, base)):
             step.zero_grad()
@@ -117,7 +120,11 @@ def test_one_constrained_sgd_step_by_hand():
 def test_torch_and_optax_trajectories_agree(kind):
     model = relu_net()
     start = [w.detach().numpy().copy() for w in model.parameters()]
-    base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9) if kind == "sgd" else torch.optim.Adam(model.parameters(), lr=0.01)
+    base = (
+        torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        if kind == "sgd"
+        else torch.optim.Adam(model.parameters(), lr=0.01)
+    )
     optimizer = LAWN(base, [model[0].weight, model[2].weight], free_steps=10, warmup_steps=10)
     inner = optax.sgd(0.1, momentum=0.9) if kind == "sgd" else optax.adam(0.01)
     theirs = lawn(inner, [True, False, True, False], free_steps=10, warmup_steps=10)
@@ -215,8 +222,17 @@ class Attention(nn.Module):
 
 def vgg():
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 6, 3, padding=1), nn.LeakyReLU(0.1),
-        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 5),
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 6, 3, padding=1),
+        nn.LeakyReLU(0.1),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(24, 8),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(8, 5),
     )
 
 

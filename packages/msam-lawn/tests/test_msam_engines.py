@@ -75,6 +75,7 @@ def test_padding_tokens_count_by_their_mask(engine):
     expected = [torch.zeros_like(w) for w in model.parameters()]
     start = [w.detach().clone() for w in model.parameters()]
     for rows in (slice(0, 2), slice(4, 6)):
+
         def mean(rows=rows):
             return (token_losses(model(ids[rows]), targets[rows]) * mask[rows]).sum() / mask[rows].sum()
 

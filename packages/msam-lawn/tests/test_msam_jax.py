@@ -58,8 +58,13 @@ def test_one_micro_batch_equals_optax_contrib_sam_and_torch(problem, kind):
         base = make()
         ours = theirs = [jnp.asarray(w, jnp.float64) for w in weights]
         x64 = jnp.asarray(x, jnp.float64)
-        sam = optax.contrib.sam(make(), optax.contrib.normalize_sgd(0.1) if hasattr(optax.contrib, "normalize_sgd") else
-                                optax.chain(optax.contrib.normalize(), optax.sgd(0.1)), opaque_mode=True)
+        sam = optax.contrib.sam(
+            make(),
+            optax.contrib.normalize_sgd(0.1)
+            if hasattr(optax.contrib, "normalize_sgd")
+            else optax.chain(optax.contrib.normalize(), optax.sgd(0.1)),
+            opaque_mode=True,
+        )
         state, base_state = sam.init(theirs), base.init(ours)
         gradient = msam_value_and_grad(mean_loss, 0.1)
         slope = jax.grad(lambda p, _: mean_loss(p, x64, y))
@@ -71,7 +76,11 @@ def test_one_micro_batch_equals_optax_contrib_sam_and_torch(problem, kind):
             return optax.apply_updates(ours, updates), base_state, optax.apply_updates(theirs, other), state
 
         model = model.double()
-        inner = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9) if kind == "sgd" else torch.optim.Adam(model.parameters(), lr=0.01)
+        inner = (
+            torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+            if kind == "sgd"
+            else torch.optim.Adam(model.parameters(), lr=0.01)
+        )
         optimizer = SAM(inner, rho=0.1)
         for _ in range(50):
             ours, base_state, theirs, state = step(ours, base_state, theirs, state)

@@ -64,7 +64,9 @@ def test_fifty_steps_equal_sam_by_hand(kind, way):
 
     base = make(theirs)
     if way == "class":
-        cls, extra = (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}) if kind == "sgd" else (torch.optim.Adam, {"lr": 1e-2})
+        cls, extra = (
+            (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}) if kind == "sgd" else (torch.optim.Adam, {"lr": 1e-2})
+        )
         optimizer = SAM(ours.parameters(), cls, rho=0.1, **extra)
     else:
         optimizer = SAM(make(ours), rho=0.1)
@@ -349,8 +351,12 @@ def test_resume_is_bitwise_in_every_phase(stop, mid_accumulation):
     def build(seed):
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 3))
-        lawn = LAWN(torch.optim.Adam(model.parameters(), lr=1e-2), [model[0].weight, model[3].weight],
-                    free_steps=5, warmup_steps=5)
+        lawn = LAWN(
+            torch.optim.Adam(model.parameters(), lr=1e-2),
+            [model[0].weight, model[3].weight],
+            free_steps=5,
+            warmup_steps=5,
+        )
         return model, SAM(lawn, rho=linear_rho(0.0, 0.1, 20), micro_batches=4)
 
     def half(model, optimizer, seed, rows):
@@ -374,7 +380,9 @@ def test_resume_is_bitwise_in_every_phase(stop, mid_accumulation):
     if mid_accumulation:
         optimizer.zero_grad()
         half(model, optimizer, stop, slice(0, 8))
-    checkpoint = saved({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()})
+    checkpoint = saved(
+        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}
+    )
     finish(model, optimizer, stop, mid_accumulation)
 
     resumed, again = build(99)

@@ -196,9 +196,7 @@ def _tuned(candidates: dict[str, list[Cell]], cache: Path | None, progress: Prog
     return best
 
 
-def _over_seeds(
-    cells: dict[str, Cell], seeds: tuple[int, ...], cache: Path | None, progress: Progress | None
-) -> Study:
+def _over_seeds(cells: dict[str, Cell], seeds: tuple[int, ...], cache: Path | None, progress: Progress | None) -> Study:
     outcomes = {
         name: run_cells([replace(cell, seed=seed) for seed in seeds], cache, progress) for name, cell in cells.items()
     }
@@ -279,9 +277,7 @@ def train(cell: Cell) -> Outcome:
     )
 
 
-def _optimizer(
-    cell: Cell, model: nn.Module, x: torch.Tensor
-) -> tuple[torch.optim.Optimizer, Callable[[int], float]]:
+def _optimizer(cell: Cell, model: nn.Module, x: torch.Tensor) -> tuple[torch.optim.Optimizer, Callable[[int], float]]:
     steps = cell.epochs * (cell.rows // cell.batch)
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "sgd": lambda p: torch.optim.SGD(p, lr=cell.learning_rate, momentum=0.9),

@@ -26,9 +26,7 @@ class Trace:
     products: int
 
 
-def trace(
-    product: Product, size: int, *, relative_error: float = 0.02, max_probes: int = 400, seed: int = 0
-) -> Trace:
+def trace(product: Product, size: int, *, relative_error: float = 0.02, max_probes: int = 400, seed: int = 0) -> Trace:
     """Trace of a symmetric matrix to a relative standard error.
 
     Parameters

@@ -1,6 +1,6 @@
 """Flatness of a loss at trained weights, for JAX: Hessian products and micro-batch sharpness.
 
-    H v = d/dt grad L(w + t v) at t = 0,    sharpness = sum_i q_i [ L_i(w + rho g_i / ||g_i||) - L_i(w) ].
+H v = d/dt grad L(w + t v) at t = 0,    sharpness = sum_i q_i [ L_i(w + rho g_i / ||g_i||) - L_i(w) ].
 """
 
 from __future__ import annotations

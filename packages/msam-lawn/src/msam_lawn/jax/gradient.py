@@ -96,9 +96,7 @@ def msam_value_and_grad(
             count = len(list(group))
             stop = start + count * size
             values, gradients = mapped(
-                jax.tree.map(
-                    lambda x, a=start, b=stop, c=count, s=size: x[a:b].reshape(c, s, *x.shape[1:]), batch
-                )
+                jax.tree.map(lambda x, a=start, b=stop, c=count, s=size: x[a:b].reshape(c, s, *x.shape[1:]), batch)
             )
             start = stop
             value = value + values.sum() * (size / rows)

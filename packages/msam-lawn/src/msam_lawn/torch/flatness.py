@@ -76,7 +76,12 @@ class HessianProduct:
             piece.view_as(w) for piece, w in zip(pieces.split([w.numel() for w in weights]), weights, strict=True)
         ]
         objective = make_objective(
-            self.model, self.inputs, self.targets, self.loss, weights=None, micro_batches=None,
+            self.model,
+            self.inputs,
+            self.targets,
+            self.loss,
+            weights=None,
+            micro_batches=None,
             micro_batch_size=self.chunk_rows,
         )
         total = torch.zeros_like(pieces)
@@ -159,4 +164,3 @@ def _project(weights: list[torch.Tensor], centre: list[torch.Tensor], rho: float
     if distance > rho:
         for w, c in zip(weights, centre, strict=True):
             w.copy_(torch.lerp(c, w, rho / distance))
-

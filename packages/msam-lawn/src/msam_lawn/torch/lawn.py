@@ -90,7 +90,9 @@ class LAWN(WrappingOptimizer):
         known = {id(w) for group in self.param_groups for w in group["params"]}
         for w in self._constrained:
             if id(w) not in known:
-                raise SettingsError(f"a constrained tensor of shape {tuple(w.shape)} is not a parameter of the optimizer")
+                raise SettingsError(
+                    f"a constrained tensor of shape {tuple(w.shape)} is not a parameter of the optimizer"
+                )
         if not self._constrained:
             raise SettingsError("constrained is empty; LAWN without constrained weights is the base optimizer")
 
@@ -216,9 +218,7 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
     if a.device.type != "cpu" or a.dtype not in (torch.float32, torch.float64):
         return float((a.double() * b.double()).sum())
     left, right = a.reshape(-1), b.reshape(-1)
-    return math.fsum(
-        float(torch.dot(x, y)) for x, y in zip(left.split(CHUNK), right.split(CHUNK), strict=True)
-    )
+    return math.fsum(float(torch.dot(x, y)) for x, y in zip(left.split(CHUNK), right.split(CHUNK), strict=True))
 
 
 def _norm(w: torch.Tensor) -> float:

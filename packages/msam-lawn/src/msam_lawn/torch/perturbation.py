@@ -79,5 +79,5 @@ def global_norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def length_scale(norm: torch.Tensor, rho: float) -> torch.Tensor:
-    """rho / (norm + 1e-12), NaN where the norm is not finite."""
+    """Rho / (norm + 1e-12), NaN where the norm is not finite."""
     return torch.where(torch.isfinite(norm), rho / (norm + TINY), torch.nan)

@@ -344,9 +344,7 @@ class SAM(WrappingOptimizer):
             )
         return list(shard_slices(shard_sizes(rows, self.micro_batches, self.micro_batch_size)))
 
-    def _called(
-        self, closure: Callable[[], Any], weights: list[torch.Tensor]
-    ) -> tuple[Any, list[torch.Tensor | None]]:
+    def _called(self, closure: Callable[[], Any], weights: list[torch.Tensor]) -> tuple[Any, list[torch.Tensor | None]]:
         super().zero_grad(set_to_none=True)
         with torch.enable_grad():
             loss = closure()

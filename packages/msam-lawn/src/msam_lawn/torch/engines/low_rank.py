@@ -326,9 +326,7 @@ def low_rank_refusal(objective: Objective, perturbation: Perturbation) -> str | 
 def _layer_refusal(module: nn.Module) -> str | None:
     if type(module) not in _LAYERS:
         return f"no low-rank form of {type(module).__name__}"
-    if isinstance(module, nn.Embedding) and (
-        module.max_norm is not None or module.scale_grad_by_freq or module.sparse
-    ):
+    if isinstance(module, nn.Embedding) and (module.max_norm is not None or module.scale_grad_by_freq or module.sparse):
         return "an Embedding with max_norm, scale_grad_by_freq or sparse"
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and (
         isinstance(module.padding, str) or module.padding_mode != "zeros"

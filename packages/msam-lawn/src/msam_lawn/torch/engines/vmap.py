@@ -94,7 +94,7 @@ def _folded(leaf: Any, count: int, size: int) -> Any:
 def _moved(
     perturbation: Perturbation, keys: list[str], gradients: dict[str, torch.Tensor], count: int
 ) -> dict[str, torch.Tensor]:
-    """w + eps_i of every micro-batch, stacked."""
+    """W + eps_i of every micro-batch, stacked."""
     moved: dict[str, list[torch.Tensor]] = {key: [] for key in keys}
     for i in range(count):
         ascent = perturbation.ascent([gradients[key][i] for key in keys])
