@@ -11,11 +11,11 @@ import importlib.metadata
 import warnings
 
 import numpy as np
+import pytorch_optimizer
 import torch
 from msam_lawn.lanczos import top_eigenvalues
 from msam_lawn.torch import LAWN, SAM, HessianProduct
 from papershelf_core.timing import compare
-from pytorch_optimizer import SAM as PeerSAM
 from torch import nn
 
 torch.set_num_threads(1)
@@ -66,7 +66,7 @@ def ours(model, x, y, count):
 
 def peer_loop(model, x, y, count):
     """mSAM by hand around pytorch_optimizer's first_step: what a user of it would write."""
-    optimizer = PeerSAM(model.parameters(), torch.optim.SGD, rho=0.05, lr=1e-5)
+    optimizer = pytorch_optimizer.SAM(model.parameters(), torch.optim.SGD, rho=0.05, lr=1e-5)
     weights = list(model.parameters())
 
     def step():
@@ -151,7 +151,7 @@ def equality():
                     torch.manual_seed(0)
                     nets.append(nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3)).to(dtype))
                 mine = SAM(make(nets[0].parameters(), **extra), rho=0.1, adaptive=adaptive)
-                theirs = PeerSAM(nets[1].parameters(), make, rho=0.1, adaptive=adaptive, **extra)
+                theirs = pytorch_optimizer.SAM(nets[1].parameters(), make, rho=0.1, adaptive=adaptive, **extra)
                 torch.manual_seed(1)
                 for _ in range(50):
                     x, y = torch.randn(16, 5, dtype=dtype), torch.randint(0, 3, (16,))
@@ -179,7 +179,7 @@ def misuse():
 
     makers = {
         "ours": lambda model: SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.5),
-        "pytorch_optimizer": lambda model: PeerSAM(model.parameters(), torch.optim.SGD, rho=0.5, lr=0.1),
+        "pytorch_optimizer": lambda model: pytorch_optimizer.SAM(model.parameters(), torch.optim.SGD, rho=0.5, lr=0.1),
     }
 
     def vector(model):

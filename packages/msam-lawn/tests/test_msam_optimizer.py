@@ -106,7 +106,7 @@ def test_closure_with_micro_batches_equals_backward():
             x = x.double()
             if closed:
 
-                def closure(rows, x=x, y=y):
+                def closure(rows, model=model, x=x, y=y):
                     loss = mean_loss(model, x[rows], y[rows])
                     loss.backward()
                     return loss

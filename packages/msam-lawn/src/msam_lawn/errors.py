@@ -12,7 +12,7 @@ class EngineError(ValueError):
 
 
 class GradientError(RuntimeError):
-    """There is no gradient to step with, or it was not produced by the wrapper; plain descent is never taken instead."""
+    """There is no gradient to step with, or the wrapper did not make it; plain descent is never taken instead."""
 
 
 class HomogeneityError(ValueError):

@@ -1,9 +1,11 @@
 """Extreme eigenvalues of a symmetric matrix that is known by its products alone.
 
-    A Q_j = Q_j T_j + beta_{j+1} q_{j+1} e_j',    eigenvalues of T_j -> extreme eigenvalues of A,
+    A Q_j = Q_j T_j + beta_{j+1} q_{j+1} e_j',    eigenvalues of T_j -> extremes of A's,
 
-with full re-orthogonalisation, twice (Parlett, The Symmetric Eigenvalue Problem, chapter 13). The residual of a Ritz pair
-is |beta_{j+1} s_j|, its eigenvalue's error at most that and, for separated ones, of the order of its square over the gap.
+with full re-orthogonalisation, twice (Parlett, The Symmetric Eigenvalue Problem, chapter 13). The residual of a Ritz
+pair is |beta_{j+1} s_j|; its eigenvalue's error is at most that and, for separated ones, of the order of its square
+over
+the gap.
 """
 
 from __future__ import annotations

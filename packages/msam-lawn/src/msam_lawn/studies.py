@@ -1,7 +1,8 @@
 """Studies on MNIST: flatness and label noise under SAM and mSAM, large batches under LAWN.
 
-Every study is a list of cells (one training run each) that are cached as lines of a JSON file: an interrupted study goes
-on where it stopped. Settings are tuned on validation rows, whose labels are as noisy as the training rows'; test labels
+Every study is a list of cells (one training run each), cached as lines of a JSON file: an interrupted study
+goes on where it stopped. Settings are tuned on validation rows, whose labels are as noisy as the training rows';
+test labels
 are clean. Fresh seeds of the final tables never took part in tuning.
 """
 
@@ -325,7 +326,7 @@ def _accuracy(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
 def _mnist() -> tuple[Any, ...]:
     parts: list[torch.Tensor] = []
     for split in ("train", "test"):
-        data = datasets.load("mnist", split=split)  # type: ignore[call-overload]
+        data = datasets.load("mnist", split=split)
         images = np.asarray(data.X, dtype=np.float32).reshape(len(data.y), -1) / 255
         parts += [torch.from_numpy((images - 0.1307) / 0.3081), torch.from_numpy(np.array(data.y))]
     return tuple(parts)

@@ -26,7 +26,7 @@ def tanh_mlp(weights, x, label):
 def small_cnn(weights, x, label):
     """Valid 3x3 convolution, tanh, linear head, one row of shape (channels, h, w)."""
     K, b, W, c = weights
-    channels, height, width = x.shape
+    _, height, width = x.shape
     out = np.zeros((K.shape[0], height - 2, width - 2))
     for o in range(K.shape[0]):
         for i in range(height - 2):

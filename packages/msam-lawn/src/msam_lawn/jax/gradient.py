@@ -2,8 +2,8 @@
 
     g = sum_i q_i grad L_i(w + eps_i),    eps_i = rho grad L_i(w) / (||grad L_i(w)|| + 1e-12),
 
-eps_i a constant. Any optax chain takes it from there; under ``shard_map`` every device perturbs with its own gradient and
-one ``pmean`` averages the result.
+eps_i a constant. Any optax chain takes it from there; under ``shard_map`` every device perturbs with its own gradient
+and one ``pmean`` averages the result.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     H v = grad (grad L . v),    sharpness = sum_i q_i [ max_{||e|| <= rho} L_i(w + e) - L_i(w) ]
 
-with the maximum approached by ascent steps projected on the ball (one step: that of mSAM). Measured in evaluation mode:
-batch statistics are constants and nothing is dropped. Eigenvalues of a Hessian change when a network is rescaled without
-changing its function (Dinh et al. 2017): between runs of different weight norms compare ``adaptive`` sharpness instead.
+with the maximum approached by ascent steps projected on the ball (one step: that of mSAM). Measured in evaluation
+mode: batch statistics are constants and nothing is dropped. Eigenvalues of a Hessian change when a network is
+rescaled without
+changing its function (Dinh et al. 2017): between runs of different weight norms compare ``adaptive`` sharpness.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def micro_batch_sharpness(
     if ascent_steps < 1 or (adaptive is not None and ascent_steps > 1):
         raise SettingsError(f"ascent_steps={ascent_steps} must be at least 1, and 1 with adaptive={adaptive!r}")
     objective = make_objective(model, inputs, targets, loss, None, micro_batches, micro_batch_size)
-    weights = [w for w in model.parameters() if w.requires_grad]
+    weights: list[torch.Tensor] = [w for w in model.parameters() if w.requires_grad]
     rho = check_rho(rho)
     stride = rho if ascent_steps == 1 else 2 * rho / ascent_steps
     step = Perturbation(weights, [stride] * len(weights), adaptive)

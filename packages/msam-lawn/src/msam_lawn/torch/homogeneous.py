@@ -1,8 +1,11 @@
 """The final homogeneous sub-network: the tail of a network whose weights scale its outputs.
 
-A tail of layers 1..L without biases has f(c w_1, ..., c w_L) = c^L f(w_1, ..., w_L): linear layers and convolutions scale,
-ReLU, pooling, dropout in evaluation and reshaping pass the scale on. The tail ends, going backwards from the output, at
-the first thing that does not: a normalisation layer (weights before it leave the output as it is), a sum of branches, a
+A tail of layers 1..L without biases has f(c w_1, ..., c w_L) = c^L f(w_1, ..., w_L): linear layers and convolutions
+scale,
+ReLU, pooling, dropout in evaluation and reshaping pass the scale on. The tail ends, going backwards from the output,
+at
+the first thing that does not: a normalisation layer (weights before it leave the output as it is), a sum of
+branches, a
 smooth activation, any other operation. Biases stay free (a bias of layer l would scale with c^l), and norms of scale
 vectors too; constrained are the weights of two or more axes.
 
@@ -145,14 +148,14 @@ def homogeneous_tail(model: nn.Module, inputs: Any) -> HomogeneousTail:
     layers, ends_at = _walk(model, graph)
     if not layers:
         raise HomogeneityError(
-            f"no weights follow {ends_at}: the output has no homogeneous tail; let the model return its logits, or pass "
-            "the weights to constrain yourself"
+            f"no weights follow {ends_at}: the output has no homogeneous tail; let the model return its logits, or "
+            "pass the weights to constrain yourself"
         )
     _verify(model, inputs, layers)
     modules = dict(model.named_modules())
     return HomogeneousTail(
         tuple(f"{name}.weight" if name else "weight" for name in layers),
-        tuple(modules[name].weight for name in layers),  # type: ignore[misc]
+        tuple(modules[name].weight for name in layers),
         len(layers),
         ends_at,
     )
@@ -160,7 +163,8 @@ def homogeneous_tail(model: nn.Module, inputs: Any) -> HomogeneousTail:
 
 def _walk(model: nn.Module, graph: fx.Graph) -> tuple[list[str], str]:
     """Weighted modules of the tail in forward order, and what stops it."""
-    modules, layers = dict(model.named_modules()), []
+    modules = dict(model.named_modules())
+    layers: list[str] = []
     node = next(n for n in graph.nodes if n.op == "output").args[0]
     while True:
         if not isinstance(node, fx.Node):
@@ -203,10 +207,10 @@ def _verify(model: nn.Module, inputs: Any, layers: list[str]) -> None:
         plain = _output(double, inputs)
         for scale in (2.0, 0.5):
             for layer in tail:
-                layer.weight.mul_(scale)  # type: ignore[operator]
+                layer.weight.mul_(scale)
             scaled = _output(double, inputs)
             for layer in tail:
-                layer.weight.div_(scale)  # type: ignore[operator]
+                layer.weight.div_(scale)
             expected = scale ** len(layers) * plain
             error = float((scaled - expected).abs().max() / expected.abs().max().clamp_min(1e-300))
             if not error <= 1e-9:

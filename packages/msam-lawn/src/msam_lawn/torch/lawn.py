@@ -105,7 +105,7 @@ class LAWN(WrappingOptimizer):
 
     @property
     def norms(self) -> list[float] | None:
-        """Norms c_l that are held, in the order of ``constrained``; None in the free phase, 0 for a tensor left free."""
+        """Norms c_l in the order of ``constrained``; None in the free phase, 0 for a tensor left free."""
         return None if self._norms is None else list(self._norms)
 
     @torch.no_grad()
@@ -229,8 +229,8 @@ def _usable_norm(w: torch.Tensor) -> float:
     norm = _norm(w.detach())
     if norm == 0:
         warnings.warn(
-            f"a constrained tensor of shape {tuple(w.shape)} is zero at the switch and stays free: a sphere of radius 0 "
-            "would hold it at zero",
+            f"a constrained tensor of shape {tuple(w.shape)} is zero at the switch and stays free: a sphere of "
+            "radius 0 would hold it at zero",
             UserWarning,
             stacklevel=4,
         )

@@ -2,10 +2,11 @@
 
     SAM                  eps = rho g / (||g|| + 1e-12)
     adaptive "squared"   eps = rho w^2 g / (|| |w| g || + 1e-12)                every tensor
-    adaptive "asam"      eps = rho T^2 g / (||T g|| + 1e-12), T = |w| + eta     tensors of two or more axes, T = 1 elsewhere
+    adaptive "asam"      eps = rho T^2 g / (||T g|| + 1e-12), T = |w| + eta     two or more axes; T = 1 elsewhere
 
-The norm runs over the tensors that move, of all parameter groups together (Foret et al. 2021, algorithm 1; Kwon et al. 2021 for ASAM).
-A non-finite norm makes every eps NaN, so that the gradient that follows is seen to be unusable on every rank.
+The norm runs over the tensors that move, of all parameter groups together (Foret et al. 2021, algorithm 1; Kwon et al.
+2021 for ASAM). A non-finite norm makes every eps NaN, so that the gradient that follows is seen to be unusable on every
+rank.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def global_norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     dtype = torch.promote_types(tensors[0].dtype, torch.float32)
     first = tensors[0].device
     norms = torch._foreach_norm(list(tensors), 2, dtype=dtype)
-    return torch.linalg.vector_norm(torch.stack([n.to(first) for n in norms]))
+    norm: torch.Tensor = torch.linalg.vector_norm(torch.stack([n.to(first) for n in norms]))
+    return norm
 
 
 def length_scale(norm: torch.Tensor, rho: float) -> torch.Tensor:

@@ -41,7 +41,7 @@ def loop_gradient(
     weights = perturbation.parameters
     shares, slices = objective.shares(), objective.slices
     statistics, several = RunningStatistics(), len(slices) > 1
-    loss = 0.0
+    loss = torch.zeros((), device=weights[0].device)
     with kept_weights(weights) as snapshot:
         for i, (share, rows) in enumerate(zip(shares, slices, strict=True)):
             random = RandomState.now()
@@ -57,7 +57,6 @@ def loop_gradient(
                 scaling(share * objective.mean_loss(rows, through)).backward()
             write_back(weights, snapshot)
     statistics.commit()
-    assert isinstance(loss, torch.Tensor)
     return loss
 
 

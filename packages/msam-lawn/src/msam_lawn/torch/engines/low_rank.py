@@ -425,7 +425,7 @@ def _forwards(layers: dict[nn.Module, _Layer], method: str) -> Iterator[None]:
     """Let every layer run a method of its record in place of its forward."""
     try:
         for module, layer in layers.items():
-            module.forward = cast(Callable[..., Any], getattr(layer, method))  # type: ignore[method-assign]
+            module.forward = cast(Callable[..., Any], getattr(layer, method))
         yield
     finally:
         for module in layers:

@@ -51,7 +51,7 @@ def vmap_gradient(objective: Objective, perturbation: Perturbation, scaling: Sca
         shard = Objective(model, inputs, targets, objective.loss, (size,))  # type: ignore[arg-type]
         return scaling(shard.mean_loss(slice(0, size)))
 
-    total, start = 0.0, 0
+    total, start = torch.zeros((), device=perturbation.parameters[0].device), 0
     summed = {key: torch.zeros_like(w) for key, w in weights.items()}
     for size, group in groupby(objective.sizes):
         count = len(list(group))
@@ -73,7 +73,6 @@ def vmap_gradient(objective: Objective, perturbation: Perturbation, scaling: Sca
         total = total + losses.sum() * (size / objective.rows)
     for key, w in zip(keys, perturbation.parameters, strict=True):
         w.grad = summed[key] if w.grad is None else w.grad + summed[key]
-    assert isinstance(total, torch.Tensor)
     return total.detach() / scaling(torch.ones_like(total))
 
 
