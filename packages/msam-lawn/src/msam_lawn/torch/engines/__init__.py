@@ -1,0 +1,1 @@
+"""The three engines: each adds the same mSAM gradient to ``.grad``."""

@@ -1,0 +1,102 @@
+"""The vmap engine: all micro-batches of one size at once, by ``torch.func``.
+
+    G = vmap(grad L_i)(w),    w_i = w + eps_i,    g = sum_i q_i vmap(grad L_i)(w_i).
+
+M copies of the weights are held. On a CPU it is slower than the loop for all but many small micro-batches.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch.func import functional_call, grad_and_value, vmap
+from torch.utils._pytree import tree_map
+
+from msam_lawn.torch.engines.loop import Scaling
+from msam_lawn.torch.objective import Objective
+from msam_lawn.torch.passes import RandomState, has_running_statistics
+from msam_lawn.torch.perturbation import Perturbation
+
+__all__ = ["vmap_gradient", "vmap_refusal"]
+
+
+def vmap_refusal(objective: Objective, perturbation: Perturbation, through: torch.nn.Module) -> str | None:
+    """Why this engine cannot compute the step, or None."""
+    if through is not objective.model:
+        return "gradients made by torch.func bypass DistributedDataParallel's reduction"
+    if objective.weights is not None:
+        return "weighted losses are not vmapped"
+    owned = {id(w) for w in objective.model.parameters()}
+    if any(id(w) not in owned for w in perturbation.parameters):
+        return "the optimizer holds parameters that the model does not have"
+    for name, module in objective.model.named_modules():
+        if has_running_statistics(module):
+            return f"{name} ({type(module).__name__}) moves running averages"
+    return None
+
+
+def vmap_gradient(objective: Objective, perturbation: Perturbation, scaling: Scaling) -> torch.Tensor:
+    """Add the mSAM gradient to ``.grad``; returns the loss at the unperturbed weights."""
+    names = {id(w): name for name, w in objective.model.named_parameters()}
+    keys = [names[id(w)] for w in perturbation.parameters]
+    weights = {key: w.detach() for key, w in zip(keys, perturbation.parameters, strict=True)}
+    fixed: dict[str, Any] = {
+        name: w.detach() for name, w in objective.model.named_parameters() if name not in weights
+    } | dict(objective.model.named_buffers())
+
+    def mean_loss(at: dict[str, torch.Tensor], inputs: Any, targets: Any) -> torch.Tensor:
+        model = _Functional(objective.model, at | fixed)
+        shard = Objective(model, inputs, targets, objective.loss, (size,))  # type: ignore[arg-type]
+        return scaling(shard.mean_loss(slice(0, size)))
+
+    total, start = torch.zeros((), device=perturbation.parameters[0].device), 0
+    summed = {key: torch.zeros_like(w) for key, w in weights.items()}
+    for size, group in groupby(objective.sizes):
+        count = len(list(group))
+        rows = slice(start, start + count * size)
+        start = rows.stop
+        inputs, targets = (
+            tree_map(lambda leaf, c=count, s=size: _folded(leaf, c, s), objective.cut(tree, rows))
+            for tree in (objective.inputs, objective.targets)
+        )
+        random = RandomState.now()
+        gradients, losses = vmap(grad_and_value(mean_loss), (None, 0, 0), randomness="different")(
+            weights, inputs, targets
+        )
+        perturbed = _moved(perturbation, keys, gradients, count)
+        random.restore()
+        gradients, _ = vmap(grad_and_value(mean_loss), (0, 0, 0), randomness="different")(perturbed, inputs, targets)
+        for key in keys:
+            summed[key] += gradients[key].sum(0) * (size / objective.rows)
+        total = total + losses.sum() * (size / objective.rows)
+    for key, w in zip(keys, perturbation.parameters, strict=True):
+        w.grad = summed[key] if w.grad is None else w.grad + summed[key]
+    return total.detach() / scaling(torch.ones_like(total))
+
+
+class _Functional:
+    """The model with other weights in its place."""
+
+    def __init__(self, model: torch.nn.Module, weights: dict[str, Any]) -> None:
+        self._model, self._weights = model, weights
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return functional_call(self._model, self._weights, args, kwargs)
+
+
+def _folded(leaf: Any, count: int, size: int) -> Any:
+    return leaf.reshape(count, size, *leaf.shape[1:]) if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _moved(
+    perturbation: Perturbation, keys: list[str], gradients: dict[str, torch.Tensor], count: int
+) -> dict[str, torch.Tensor]:
+    """W + eps_i of every micro-batch, stacked."""
+    moved: dict[str, list[torch.Tensor]] = {key: [] for key in keys}
+    for i in range(count):
+        ascent = perturbation.ascent([gradients[key][i] for key in keys])
+        for key, w, step in zip(keys, perturbation.parameters, ascent, strict=True):
+            moved[key].append(w.detach() if step is None else torch.addcmul(w.detach(), *step))
+    return {key: torch.stack(stack) for key, stack in moved.items()}

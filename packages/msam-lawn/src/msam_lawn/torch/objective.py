@@ -1,0 +1,138 @@
+"""The loss of a mini-batch and of its micro-batches.
+
+    L_i = sum_{r in S_i} a_r l_r / A_i,    A_i = sum_{r in S_i} a_r,    L = sum_i (A_i / A) L_i,
+
+with a_r = 1 for examples and, say, the padding mask for tokens: the shares A_i / A are then token counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
+
+from msam_lawn.errors import SettingsError
+from msam_lawn.shards import shard_sizes, shard_slices
+
+__all__ = ["LossFunction", "Objective", "make_objective"]
+
+LossFunction = Callable[[Any, Any], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A model, one mini-batch and a loss; ``sizes`` says how the rows are cut.
+
+    Attributes
+    ----------
+    model : torch.nn.Module
+    inputs, targets : nested containers of tensors
+        Every tensor has the rows of the mini-batch as its leading axis. A tuple of inputs is passed as positional
+        arguments, a mapping as keyword arguments.
+    loss : callable
+        ``loss(outputs, targets)``: one loss a row (leading axis the rows), or a scalar mean over the rows it gets.
+    sizes : tuple of int
+        Rows of each micro-batch.
+    weights : tensor or None
+        Weight of each loss, of the shape of the losses (or one a row).
+    """
+
+    model: torch.nn.Module
+    inputs: Any
+    targets: Any
+    loss: LossFunction
+    sizes: tuple[int, ...]
+    weights: torch.Tensor | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the mini-batch."""
+        return sum(self.sizes)
+
+    @property
+    def slices(self) -> list[slice]:
+        """Row ranges of the micro-batches."""
+        return shard_slices(self.sizes)
+
+    def shares(self) -> list[float]:
+        """Weight A_i / A of each micro-batch in the mini-batch's loss."""
+        if self.weights is None:
+            return [size / self.rows for size in self.sizes]
+        totals = [float(self.weights[rows].sum()) for rows in self.slices]
+        return [total / sum(totals) for total in totals]
+
+    def outputs(self, rows: slice | None = None, through: torch.nn.Module | None = None) -> Any:
+        """Outputs of the model (or of its wrapper ``through``) on some rows."""
+        inputs = self.inputs if rows is None else self.cut(self.inputs, rows)
+        model = self.model if through is None else through
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        return model(*inputs) if isinstance(inputs, (tuple, list)) else model(inputs)
+
+    def mean_loss(self, rows: slice, through: torch.nn.Module | None = None) -> torch.Tensor:
+        """L_i of the micro-batch with these rows."""
+        values = self.loss(self.outputs(rows, through), self.cut(self.targets, rows))
+        return self.mean(values, rows)
+
+    def mean(self, values: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Weighted mean of the losses of some rows; a scalar is taken to be that mean already."""
+        if values.ndim == 0:
+            return values
+        self.check_rows(values, rows.stop - rows.start)
+        if self.weights is None:
+            return values.mean()
+        weights = self.weights_like(values, rows)
+        # a micro-batch of padding alone has share 0 and loss 0
+        return (weights * values).sum() / weights.sum().clamp_min(torch.finfo(values.dtype).tiny)
+
+    def check_rows(self, values: torch.Tensor, rows: int) -> None:
+        """Refuse losses that are not one a row."""
+        if values.shape[0] != rows:
+            raise SettingsError(
+                f"loss returned shape {tuple(values.shape)} for {rows} rows; return one loss a row "
+                "(reduction='none') or their scalar mean"
+            )
+
+    def weights_like(self, values: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Weights of some rows, in the shape of their losses."""
+        assert self.weights is not None
+        weights = self.weights[rows].to(values.dtype)
+        if weights.ndim > values.ndim:
+            raise SettingsError(f"weights of shape {tuple(weights.shape)} for losses of shape {tuple(values.shape)}")
+        return weights.reshape(weights.shape + (1,) * (values.ndim - weights.ndim)).expand_as(values)
+
+    def cut(self, tree: Any, rows: slice) -> Any:
+        """The rows of every tensor in a nested container."""
+        return tree_map(lambda leaf: leaf[rows] if isinstance(leaf, torch.Tensor) else leaf, tree)
+
+
+def make_objective(
+    model: torch.nn.Module,
+    inputs: Any,
+    targets: Any,
+    loss: LossFunction,
+    weights: torch.Tensor | None,
+    micro_batches: int | None,
+    micro_batch_size: int | None,
+) -> Objective:
+    """Check the mini-batch and cut it."""
+    leaves = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
+    if not leaves or leaves[0].ndim == 0:
+        raise SettingsError("inputs hold no tensor with a row axis; give a tensor, or a tuple or dict of tensors")
+    rows = leaves[0].shape[0]
+    for name, tree in (("inputs", inputs), ("targets", targets), ("weights", weights)):
+        for leaf in tree_leaves(tree):
+            if isinstance(leaf, torch.Tensor) and (leaf.ndim == 0 or leaf.shape[0] != rows):
+                raise SettingsError(
+                    f"{name} hold a tensor of shape {tuple(leaf.shape)}, the first input has {rows} rows; every tensor "
+                    "needs the rows of the mini-batch as its leading axis"
+                )
+    if weights is not None:
+        if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
+            raise SettingsError("weights must be finite and not negative")
+        if float(weights.sum()) == 0:
+            raise SettingsError("weights sum to 0; at least one loss must count")
+    return Objective(model, inputs, targets, loss, shard_sizes(rows, micro_batches, micro_batch_size), weights)

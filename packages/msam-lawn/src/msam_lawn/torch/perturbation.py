@@ -1,0 +1,85 @@
+"""The ascent step of one micro-batch.
+
+    SAM                  eps = rho g / (||g|| + 1e-12)
+    adaptive "squared"   eps = rho w^2 g / (|| |w| g || + 1e-12)                every tensor
+    adaptive "asam"      eps = rho T^2 g / (||T g|| + 1e-12), T = |w| + eta     two or more axes; T = 1 elsewhere
+
+The norm runs over the tensors that move, of all parameter groups together (Foret et al. 2021, algorithm 1; Kwon et al.
+2021 for ASAM). A non-finite norm makes every eps NaN, so that the gradient that follows is seen to be unusable on every
+rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+__all__ = ["Adaptive", "Perturbation", "length_scale"]
+
+Adaptive = Literal["squared", "asam"]
+TINY = 1e-12  # keeps a zero gradient from dividing by zero
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """Which tensors move, and how far.
+
+    Attributes
+    ----------
+    parameters : list of tensor
+        Trainable tensors.
+    radii : list of float
+        Radius rho of each tensor (groups may scale it).
+    adaptive : {None, "squared", "asam"}
+    eta : float
+        Offset of T in "asam".
+    """
+
+    parameters: list[torch.Tensor]
+    radii: list[float]
+    adaptive: Adaptive | None = None
+    eta: float = 0.01
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether nothing moves at all."""
+        return not any(self.radii)
+
+    def ascent(self, gradients: Sequence[torch.Tensor | None]) -> list[tuple[torch.Tensor, torch.Tensor] | None]:
+        """Eps of each tensor as a direction and its scale; None where there is no gradient or no radius."""
+        lengths = [self._length(w) for w in self.parameters]
+        stretched = [
+            None if g is None else (g if t is None else t * g) for g, t in zip(gradients, lengths, strict=True)
+        ]
+        moving = [g for g, rho in zip(stretched, self.radii, strict=True) if g is not None and rho]
+        if not moving:
+            return [None] * len(stretched)
+        norm = global_norm(moving)
+        return [
+            None if g is None or not rho else (g if t is None else t * g, length_scale(norm, rho).to(g))
+            for g, t, rho in zip(stretched, lengths, self.radii, strict=True)
+        ]
+
+    def _length(self, w: torch.Tensor) -> torch.Tensor | None:
+        if self.adaptive == "squared":
+            return w.detach().abs()
+        if self.adaptive == "asam" and w.ndim >= 2:
+            return w.detach().abs() + self.eta
+        return None
+
+
+def global_norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """l2 norm over all tensors, in at least float32."""
+    dtype = torch.promote_types(tensors[0].dtype, torch.float32)
+    first = tensors[0].device
+    norms = torch._foreach_norm(list(tensors), 2, dtype=dtype)
+    norm: torch.Tensor = torch.linalg.vector_norm(torch.stack([n.to(first) for n in norms]))
+    return norm
+
+
+def length_scale(norm: torch.Tensor, rho: float) -> torch.Tensor:
+    """Rho / (norm + 1e-12), NaN where the norm is not finite."""
+    return torch.where(torch.isfinite(norm), rho / (norm + TINY), torch.nan)

@@ -1,0 +1,387 @@
+"""SAM and mSAM around any torch optimizer.
+
+With micro-batches S_1..S_M of shares q_i, g_i = grad L_i(w) and eps_i = rho g_i / (||g_i|| + 1e-12),
+
+    g_mSAM = sum_i q_i grad L_i(w + eps_i),
+
+and the base optimizer steps from the unperturbed w with g_mSAM. M = 1 is SAM (Foret et al. 2021); micro-batches of mSAM
+are those of arXiv:2302.09693 and arXiv:2212.04343 (abstracts; the formula is our reading of them).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+
+from msam_lawn.errors import EngineError, GradientError, PrecisionWarning, SettingsError
+from msam_lawn.rho import RhoSchedule, check_rho
+from msam_lawn.shards import check_micro_batching, shard_sizes, shard_slices
+from msam_lawn.torch.distributed import unwrapped
+from msam_lawn.torch.engines.choice import EngineChoice, EngineName, choose_engine
+from msam_lawn.torch.engines.loop import Scaling, kept_weights, loop_gradient, perturb, write_back
+from msam_lawn.torch.engines.low_rank import low_rank_gradient
+from msam_lawn.torch.engines.vmap import vmap_gradient
+from msam_lawn.torch.objective import LossFunction, Objective, make_objective
+from msam_lawn.torch.passes import RandomState, RunningStatistics
+from msam_lawn.torch.perturbation import Adaptive, Perturbation
+from msam_lawn.torch.wrapper import WrappingOptimizer
+
+__all__ = ["SAM"]
+
+_ADAPTIVE: dict[Any, Adaptive | None] = {False: None, True: "squared", "squared": "squared", "asam": "asam"}
+
+
+class SAM(WrappingOptimizer):
+    """Sharpness-aware minimisation, with any number of micro-batches, around any optimizer.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer, or iterable of parameters or groups
+        The optimizer that steps; or parameters, when a class is given next.
+    base_optimizer : type, optional
+        Class of the optimizer that steps, made with ``base_arguments`` (the signature of davda54/sam).
+    rho : float or callable
+        Radius of the perturbation; a callable gets the number of steps taken (see ``linear_rho``, ``cosine_rho``).
+        A group's ``rho_scale`` multiplies it: 0 leaves the group's tensors in place and out of the norm.
+    adaptive : {False, True, "squared", "asam"}
+        Scale the perturbation by the weights: "squared" (or True) by w^2 everywhere, as davda54/sam and
+        pytorch_optimizer do; "asam" by (|w| + eta)^2 on tensors of two or more axes.
+    eta : float
+        Offset in "asam".
+    micro_batches, micro_batch_size : int, optional
+        How a mini-batch is cut: into how many parts, or into parts of how many rows. Neither: one part, which is SAM.
+    engine : {"auto", "loop", "low-rank", "vmap"}
+        How ``backward`` computes the gradient; all are exact. ``choices`` tells what "auto" took and why.
+
+    Attributes
+    ----------
+    steps_taken, skipped_steps : int
+        Steps of the base optimizer, and steps left out because the gradient was not finite.
+
+    Raises
+    ------
+    SettingsError
+        If a setting is outside its range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from msam_lawn.torch import SAM
+    >>> _ = torch.manual_seed(0)
+    >>> model = torch.nn.Linear(3, 1)
+    >>> optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), rho=0.05, micro_batches=4)
+    >>> x, y = torch.randn(16, 3), torch.randn(16, 1)
+    >>> losses = []
+    >>> for _ in range(20):
+    ...     optimizer.zero_grad()
+    ...     loss = optimizer.backward(model, x, y, lambda outputs, targets: (outputs - targets).square().mean(1))
+    ...     optimizer.step()
+    ...     losses.append(float(loss))
+    >>> losses[-1] < losses[0]
+    True
+    """
+
+    key = "sam"
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer | Iterable[Any],
+        base_optimizer: type[torch.optim.Optimizer] | None = None,
+        rho: float | RhoSchedule = 0.05,
+        adaptive: bool | Literal["squared", "asam"] = False,
+        *,
+        eta: float = 0.01,
+        micro_batches: int | None = None,
+        micro_batch_size: int | None = None,
+        engine: EngineName = "auto",
+        **base_arguments: Any,
+    ) -> None:
+        if isinstance(optimizer, torch.optim.Optimizer):
+            if base_optimizer is not None or base_arguments:
+                given = ", ".join(["base_optimizer"] * (base_optimizer is not None) + list(base_arguments))
+                raise SettingsError(f"{given} given with an optimizer instance; set them on the instance")
+        elif base_optimizer is None:
+            raise SettingsError("parameters given without a class; pass an optimizer instance, or base_optimizer=")
+        else:
+            optimizer = base_optimizer(optimizer, **base_arguments)
+        check_micro_batching(micro_batches, micro_batch_size)
+        if adaptive not in _ADAPTIVE:
+            raise SettingsError(f"adaptive={adaptive!r} must be False, True, 'squared' or 'asam'")
+        if eta < 0:
+            raise SettingsError(f"eta={eta!r} must be at least 0")
+        self._schedule: RhoSchedule | None = rho if callable(rho) else None
+        self._rho = check_rho(rho(0) if callable(rho) else rho)
+        self.adaptive, self.eta = _ADAPTIVE[adaptive], eta
+        self.micro_batches, self.micro_batch_size = micro_batches, micro_batch_size
+        self.engine: EngineName = engine
+        self.steps_taken = self.skipped_steps = 0
+        self._pending = False
+        self._warned = False
+        self._first_pass: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
+        self._choices: WeakKeyDictionary[torch.nn.Module, dict[Any, EngineChoice]] = WeakKeyDictionary()
+        super().__init__(optimizer)
+
+    @property
+    def rho(self) -> float:
+        """Radius of the next step."""
+        return self._rho if self._schedule is None else check_rho(self._schedule(self.steps_taken))
+
+    @rho.setter
+    def rho(self, value: float) -> None:
+        self._rho, self._schedule = check_rho(value), None
+
+    @property
+    def choices(self) -> list[EngineChoice]:
+        """What was chosen for every model and shape seen, and why."""
+        return [choice for made in self._choices.values() for choice in made.values()]
+
+    # --- gradient production -------------------------------------------------------------------------------------
+
+    def backward(
+        self,
+        model: torch.nn.Module,
+        inputs: Any,
+        targets: Any,
+        loss: LossFunction,
+        *,
+        weights: torch.Tensor | None = None,
+        share: float = 1.0,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> torch.Tensor:
+        """Add the mSAM gradient of a mini-batch to ``.grad``, in place of ``loss.backward()``.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            The model, or its DistributedDataParallel wrapper: then each rank perturbs with its own gradient and one
+            all-reduce averages the result.
+        inputs, targets : nested containers of tensors
+            With the rows as leading axis; a tuple of inputs is passed as positional, a mapping as keyword arguments.
+        loss : callable
+            ``loss(outputs, targets)``: one loss a row (``reduction="none"``), or the scalar mean over the rows it is
+            given; the scalar costs one call a micro-batch.
+        weights : tensor, optional
+            Weights of the losses, for instance a padding mask; a micro-batch then counts by its sum of weights.
+        share : float
+            Part of the accumulated mini-batch that this call holds, 1 / steps for equal parts.
+        scaler : torch.amp.GradScaler, optional
+            Scales the losses; step with ``scaler.step(optimizer)``.
+
+        Returns
+        -------
+        tensor
+            The loss at the unperturbed weights, detached.
+
+        Raises
+        ------
+        SettingsError
+            If rows do not match, or there are fewer rows than micro-batches.
+        EngineError
+            If the engine that was asked for is not exact for this model.
+        """
+        inner = unwrapped(model)
+        objective = make_objective(inner, inputs, targets, loss, weights, self.micro_batches, self.micro_batch_size)
+        perturbation = self._perturbation()
+
+        def scaling(value: torch.Tensor) -> torch.Tensor:
+            value = value * share if share != 1.0 else value
+            return value if scaler is None else scaler.scale(value)
+
+        with torch.enable_grad():
+            if perturbation.is_zero:
+                result = objective.mean_loss(slice(0, objective.rows), model)
+                scaling(result).backward()
+                result = result.detach()
+            else:
+                result = self._produce(objective, perturbation, scaling, model)
+        self._pending = True
+        return result
+
+    def _produce(
+        self, objective: Objective, perturbation: Perturbation, scaling: Scaling, through: torch.nn.Module
+    ) -> torch.Tensor:
+        made = self._choices.setdefault(objective.model, {})
+        shape = (objective.sizes, objective.model.training, self.adaptive, self.engine, through is objective.model)
+        if shape not in made:
+            made[shape] = choose_engine(objective, perturbation, through, self.engine)
+        if made[shape].engine == "vmap":
+            return vmap_gradient(objective, perturbation, scaling)
+        if made[shape].engine == "low-rank":
+            try:
+                return low_rank_gradient(objective, perturbation, scaling, through)
+            except EngineError as error:  # raised by the first pass, which leaves .grad alone
+                if self.engine == "low-rank":
+                    raise
+                made[shape] = EngineChoice("loop", f"the low-rank engine is not exact here: {error}")
+        return loop_gradient(objective, perturbation, scaling, through)
+
+    def _perturbation(self) -> Perturbation:
+        rho = self.rho
+        trained = [(w, g) for g in self.param_groups for w in g["params"] if w.requires_grad]
+        if not trained:
+            raise GradientError("no parameter of the optimizer requires a gradient")
+        if not self._warned and any(w.dtype in (torch.bfloat16, torch.float16) for w, _ in trained):
+            self._warned = True
+            warnings.warn(
+                "weights of 16 bits round most of a perturbation away; keep float32 weights and use torch.autocast",
+                PrecisionWarning,
+                stacklevel=3,
+            )
+        radii = [rho * check_rho(group.get("rho_scale", 1.0)) for _, group in trained]
+        return Perturbation([w for w, _ in trained], radii, self.adaptive, self.eta)
+
+    # --- stepping ------------------------------------------------------------------------------------------------
+
+    def step(self, closure: Callable[..., Any] | None = None, *, rows: int | None = None) -> Any:
+        """Step the base optimizer with the gradient from ``backward``, or with one made here by a closure.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Computes a loss and its gradients; ``.grad`` is cleared before each call. Without micro-batches it takes
+            no argument and is called twice. With micro-batches it takes a ``slice`` of the mini-batch's rows, returns
+            their mean loss, and is called twice a micro-batch.
+        rows : int, optional
+            Rows of the mini-batch, needed with micro-batches.
+
+        Returns
+        -------
+        The closure's loss at the unperturbed weights, None without a closure.
+
+        Raises
+        ------
+        GradientError
+            If there is no gradient from ``backward`` and no closure, or the closure made no gradient.
+        """
+        loss = None
+        if closure is not None:
+            loss = self._closed(closure, rows)
+        elif not self._pending:
+            raise GradientError(
+                "step() without a SAM gradient: call optimizer.backward(model, inputs, targets, loss) first, or "
+                "step(closure); loss.backward() alone would be a step of the base optimizer"
+            )
+        self._pending = False
+        if self._finite():
+            self.base_optimizer.step()
+            self.steps_taken += 1
+        else:
+            self.skipped_steps += 1
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients, accumulated ones included."""
+        super().zero_grad(set_to_none)
+        self._pending = False
+
+    def first_step(self, zero_grad: bool = False) -> None:
+        """Move the weights by eps of the gradients in ``.grad`` (the interface of davda54/sam)."""
+        perturbation = self._perturbation()
+        weights = perturbation.parameters
+        snapshot = [w.detach().clone() for w in weights]
+        perturb(weights, perturbation.ascent(self._gradients(weights, "first_step")))
+        self._first_pass = (weights, snapshot)
+        if zero_grad:
+            self.zero_grad()
+
+    def second_step(self, zero_grad: bool = False) -> None:
+        """Put the weights back and step with the gradients in ``.grad`` (the interface of davda54/sam)."""
+        if self._first_pass is None:
+            raise GradientError("second_step() without first_step()")
+        weights, snapshot = self._first_pass
+        self._first_pass = None
+        write_back(weights, snapshot)
+        self._pending = True
+        self.step()
+        if zero_grad:
+            self.zero_grad()
+
+    def _closed(self, closure: Callable[..., Any], rows: int | None) -> Any:
+        parts = self._parts(rows)
+        perturbation = self._perturbation()
+        weights = perturbation.parameters
+        statistics, total = RunningStatistics(), sum(part.stop - part.start for part in parts if part) or 1
+        summed: list[torch.Tensor | None] = [None] * len(weights)
+        mean: Any = 0.0
+        if perturbation.is_zero:
+            parts = parts[:1] if parts == [None] else [slice(0, total)]
+        with kept_weights(weights) as snapshot:
+            for part in parts:
+                share = (part.stop - part.start) / total if part else 1.0
+                call = closure if part is None else (lambda part=part: closure(part))
+                random = RandomState.now()
+                with statistics.observed(share) if len(parts) > 1 else nullcontext():
+                    loss, gradients = self._called(call, weights)
+                mean = loss if part is None else mean + share * loss.detach()
+                if not perturbation.is_zero:
+                    perturb(weights, perturbation.ascent(gradients))
+                    random.restore()
+                    with statistics.frozen():
+                        _, gradients = self._called(call, weights)
+                    write_back(weights, snapshot)
+                for i, gradient in enumerate(gradients):
+                    if gradient is not None:
+                        part_of = gradient if share == 1.0 else gradient * share
+                        kept = summed[i]
+                        summed[i] = part_of if kept is None else kept + part_of
+        statistics.commit()
+        for weight, gradient in zip(weights, summed, strict=True):
+            weight.grad = gradient
+        return mean
+
+    def _parts(self, rows: int | None) -> list[Any]:
+        if self.micro_batches in (None, 1) and self.micro_batch_size is None:
+            return [None]
+        if rows is None:
+            raise SettingsError(
+                "step(closure) with micro-batches needs rows=, the rows of the mini-batch; the closure is then called "
+                "with a slice of them. For a closure without argument use backward() and step()"
+            )
+        return list(shard_slices(shard_sizes(rows, self.micro_batches, self.micro_batch_size)))
+
+    def _called(self, closure: Callable[[], Any], weights: list[torch.Tensor]) -> tuple[Any, list[torch.Tensor | None]]:
+        super().zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            loss = closure()
+        gradients = self._gradients(weights, "the closure")
+        super().zero_grad(set_to_none=True)
+        return loss, gradients
+
+    @staticmethod
+    def _gradients(weights: list[torch.Tensor], where: str) -> list[torch.Tensor | None]:
+        gradients = [w.grad for w in weights]
+        if all(g is None for g in gradients):
+            raise GradientError(f"{where} found no gradient on any parameter; call loss.backward() before it returns")
+        return gradients
+
+    def _finite(self) -> bool:
+        gradients = [w.grad for group in self.param_groups for w in group["params"] if w.grad is not None]
+        if not gradients:
+            return True
+        norms = torch._foreach_norm(gradients, torch.inf)
+        return bool(torch.isfinite(torch.stack([norm.to(norms[0].device) for norm in norms])).all())
+
+    # --- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _own_state(self) -> dict[str, Any]:
+        gradients = [w.grad for group in self.param_groups for w in group["params"]] if self._pending else []
+        return {
+            "rho": self._rho,
+            "steps_taken": self.steps_taken,
+            "skipped_steps": self.skipped_steps,
+            # gradients accumulated so far: a checkpoint between backward() and step() resumes exactly
+            "pending": [None if g is None else g.detach().clone() for g in gradients],
+        }
+
+    def _load_own_state(self, own: dict[str, Any]) -> None:
+        self._rho = check_rho(own["rho"])
+        self.steps_taken, self.skipped_steps = int(own["steps_taken"]), int(own["skipped_steps"])
+        self._pending = bool(own["pending"])
+        weights = [w for group in self.param_groups for w in group["params"]]
+        for weight, gradient in zip(weights, own["pending"], strict=False):
+            weight.grad = None if gradient is None else gradient.to(weight.device, weight.dtype).clone()
