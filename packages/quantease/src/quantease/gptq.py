@@ -40,9 +40,9 @@ def inverse_factor(sigma: Tensor) -> Tensor:
     if failed:
         raise LayerError("hessian is not positive definite; raise ridge (0.01 is a common choice) or calibrate on more")
     upper = lower.flip(0, 1)
-    return torch.linalg.solve_triangular(
-        upper, torch.eye(len(sigma), dtype=sigma.dtype, device=sigma.device), upper=True
-    )
+    identity = torch.eye(len(sigma), dtype=sigma.dtype, device=sigma.device)
+    factor: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True)
+    return factor
 
 
 def gptq(

@@ -26,7 +26,7 @@ from quantease.paper import published, published_with_outliers
 from quantease.refit import refit_scales
 from quantease.scheme import OutlierConfig, QuantizationScheme, SolverConfig
 
-__all__ = ["LayerResult", "quantize_layer"]
+__all__ = ["LayerResult", "quantize_layer", "split_rows"]
 
 SWEEPS_AFTER_REFIT = 2
 GROUP_REFIT_ROUNDS = 2
@@ -150,11 +150,12 @@ def quantize_layer(
     moment = hessian.double()
     unit = float(moment.diagonal().mean())
     moment = moment / unit
-    sigma = _regularise(moment, solver.ridge)
+    ridge = solver.ridge_for(feedback=cross is not None)
+    sigma = _regularise(moment, ridge)
     target = weight.double()
     if cross is not None:
         pulled = cross.double() / unit
-        pulled.diagonal().add_(solver.ridge)
+        pulled.diagonal().add_(ridge)
         target = torch.linalg.solve(sigma, (target @ pulled).T).T
     solution, free = _solve(target.to(working), sigma.to(working), scheme, solver, outliers)
     return _result(solution, free, target, moment, sigma, scheme, outliers)
@@ -189,10 +190,10 @@ def _from_start(
     free: Tensor | None,
 ) -> _Solution:
     """GPTQ in one order; then sweeps, scale refits and the least squares of the outliers."""
-    codes, values = gptq(target, grid, sigma, order, free)
+    start, kept = gptq(target, grid, sigma, order, free)
     if solver.method == "gptq":
-        return _Solution(codes, grid, values)
-    codes, values, history = coordinate_descent(target, codes, grid, sigma, order, solver.sweeps, free, values)
+        return _Solution(start, grid, kept)
+    codes, values, history = coordinate_descent(target, start, grid, sigma, order, solver.sweeps, free, kept)
     rounds = solver.refit_rounds
     if rounds is None:
         rounds = 0 if scheme.group_size is None else GROUP_REFIT_ROUNDS
@@ -308,3 +309,25 @@ def _check(weight: Tensor, hessian: Tensor, scheme: QuantizationScheme, cross: T
     if size is not None and p % size:
         divisors = ", ".join(str(d) for d in range(16, p + 1) if p % d == 0 and d <= 256)
         raise LayerError(f"group_size={size} does not divide the {p} columns; sizes that do: {divisors}")
+
+
+def split_rows(result: LayerResult, outputs: list[int]) -> list[LayerResult]:
+    """Take a stack of layers apart again; ``error``, ``history`` and ``certificate`` stay those of the stack."""
+    parts = []
+    start = 0
+    for count in outputs:
+        rows = slice(start, start + count)
+        sparse = None
+        if result.sparse is not None:
+            mine = (result.sparse.rows >= start) & (result.sparse.rows < start + count)
+            sparse = SparseWeights(
+                result.sparse.rows[mine] - start,
+                result.sparse.columns[mine],
+                result.sparse.values[mine],
+                result.sparse.kind,
+            )
+        parts.append(
+            replace(result, codes=result.codes[rows], scale=result.scale[rows], zero=result.zero[rows], sparse=sparse)
+        )
+        start += count
+    return parts

@@ -8,9 +8,10 @@ zeroed, and P = W (Sigma / diag), a sweep takes Phat = What_old N and visits the
 Every third sweep leaves What_j = u off the grid (relaxation), up to the 26th and never in the last.
 
 Algorithm 3 (outliers H, ||H||_0 <= s or s whole columns): one sweep of coordinate descent for the target W - H, then
-one step of iterative hard thresholding, H <- Top_s(H - R / (2 lambda_max)) with R = (What + H - W) Sigma. H starts as the
-largest entries (columns) of W. The grid of a row is the trimmed range of its weights; for columns it is the range of
-the columns outside H. The outlier step follows the mathematics: the released code never writes the quantised columns.
+one step of iterative hard thresholding, H <- Top_s(H - R / (2 lambda_max)) with R = (What + H - W) Sigma. H starts as
+the largest entries (columns) of W. The grid of a row is the trimmed range of its weights; for columns it is the range
+of the columns outside H. The outlier step follows the mathematics: the released code never writes the quantised
+columns.
 
 Source: arXiv:2309.01885 as its authors' code states Algorithms 1-3; relaxation schedule and trimming from that code.
 """

@@ -19,6 +19,8 @@ OutlierKind = Literal["unstructured", "column"]
 OutlierScore = Literal["magnitude", "sensitivity"]
 
 MAX_STARTS = 8
+RIDGE = 0.01
+FEEDBACK_RIDGE = 0.05
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,9 @@ class SolverConfig:
         Most sweeps of coordinate descent (30 is the paper's); it stops earlier at a coordinate-wise optimum.
     refit_rounds : int, optional
         Rounds of least-squares scales followed by two sweeps. None is 2 with groups and 0 per channel.
-    ridge : float
-        Multiple of the mean diagonal added to Sigma in every objective. The published algorithm has none.
+    ridge : float, optional
+        Multiple of the mean diagonal added to Sigma in every objective. None is 0 for the paper's algorithms (as
+        published), 0.05 with a cross moment and 0.01 otherwise.
     order : {"activation", "natural"}
         Order of columns: descending diag(Sigma), or as they are.
     starts : int
@@ -92,9 +95,17 @@ class SolverConfig:
     grid: GridSearch = "weighted"
     sweeps: int = 5
     refit_rounds: int | None = None
-    ridge: float = 0.01
+    ridge: float | None = None
     order: Order = "activation"
     starts: int = 1
+
+    def ridge_for(self, feedback: bool) -> float:
+        """The ridge, its default resolved; ``feedback`` says that there is a cross moment."""
+        if self.ridge is not None:
+            return self.ridge
+        if self.method == "paper":
+            return 0.0
+        return FEEDBACK_RIDGE if feedback else RIDGE
 
     def __post_init__(self) -> None:
         _one_of("method", self.method, get_args(Method))
@@ -104,7 +115,7 @@ class SolverConfig:
             raise SchemeError(f"sweeps={self.sweeps} must not be negative, and at least 1 for method='paper'")
         if self.refit_rounds is not None and self.refit_rounds < 0:
             raise SchemeError(f"refit_rounds={self.refit_rounds} must not be negative")
-        if not 0 <= self.ridge < float("inf"):
+        if self.ridge is not None and not 0 <= self.ridge < float("inf"):
             raise SchemeError(f"ridge={self.ridge} must be finite and not negative; 0.01 is a common choice")
         if not 1 <= self.starts <= MAX_STARTS:
             raise SchemeError(f"starts={self.starts} must be from 1 to {MAX_STARTS}")
