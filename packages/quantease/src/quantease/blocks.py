@@ -88,7 +88,7 @@ def find_blocks(model: nn.Module) -> Blocks:
         if parameter_name.startswith(f"{name}.") and parameter.ndim == 3 and ".conv" not in parameter_name:
             raise ModelError(
                 f"{parameter_name} of shape {tuple(parameter.shape)} packs the experts of a mixture into one "
-                "parameter; packed experts are not supported. Quantise a dense model, or a checkpoint with one Linear an expert"
+                "parameter; packed experts are not supported. Quantise a dense model, or one with a Linear for each expert"
             )
     return Blocks(name, modules)
 
