@@ -10,10 +10,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quantease.calibration import token_windows
     from quantease.coordinate_descent import Certificate
     from quantease.errors import CalibrationWarning, ExportError, LayerError, ModelError, SchemeError
+    from quantease.evaluation import PairedDifference, paired_difference, token_nll
+    from quantease.export import export_compressed_tensors, export_dense
     from quantease.layer import LayerResult, quantize_layer
+    from quantease.models import load_model, load_tokenizer
+    from quantease.native import QuantizedLinear, load_native, save_native
     from quantease.outliers import SparseWeights
+    from quantease.pipeline import LayerReport, Progress, QuantizedModel, quantize_model
     from quantease.scheme import OutlierConfig, QuantizationScheme, SolverConfig
 
 _HOME = {
@@ -21,14 +27,29 @@ _HOME = {
     "Certificate": "coordinate_descent",
     "ExportError": "errors",
     "LayerError": "errors",
+    "LayerReport": "pipeline",
     "LayerResult": "layer",
     "ModelError": "errors",
     "OutlierConfig": "scheme",
+    "PairedDifference": "evaluation",
+    "Progress": "pipeline",
     "QuantizationScheme": "scheme",
+    "QuantizedLinear": "native",
+    "QuantizedModel": "pipeline",
     "SchemeError": "errors",
     "SolverConfig": "scheme",
     "SparseWeights": "outliers",
+    "export_compressed_tensors": "export",
+    "export_dense": "export",
+    "load_model": "models",
+    "load_native": "native",
+    "load_tokenizer": "models",
+    "paired_difference": "evaluation",
     "quantize_layer": "layer",
+    "quantize_model": "pipeline",
+    "save_native": "native",
+    "token_nll": "evaluation",
+    "token_windows": "calibration",
 }
 
 __all__ = [
@@ -36,14 +57,29 @@ __all__ = [
     "Certificate",
     "ExportError",
     "LayerError",
+    "LayerReport",
     "LayerResult",
     "ModelError",
     "OutlierConfig",
+    "PairedDifference",
+    "Progress",
     "QuantizationScheme",
+    "QuantizedLinear",
+    "QuantizedModel",
     "SchemeError",
     "SolverConfig",
     "SparseWeights",
+    "export_compressed_tensors",
+    "export_dense",
+    "load_model",
+    "load_native",
+    "load_tokenizer",
+    "paired_difference",
     "quantize_layer",
+    "quantize_model",
+    "save_native",
+    "token_nll",
+    "token_windows",
 ]
 
 

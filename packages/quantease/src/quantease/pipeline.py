@@ -200,6 +200,7 @@ def quantize_model(
     partly = list(full[:drift])
     layers: dict[str, LayerResult] = {}
     reports: list[LayerReport] = []
+    home = next(model.parameters()).device
     began, solved = time.perf_counter(), 0
     for index, block in enumerate(blocks.modules):
         block.to(target)
@@ -242,7 +243,7 @@ def quantize_model(
             layer = chosen[index][name]
             layer.install(result.dequantize(torch.float32).to(layer.weight.dtype))
         partly = [run_block(block, state, call, target) for state, call in zip(partly, arguments, strict=False)]
-        block.to(next(model.parameters()).device)
+        block.to(home)
         layers.update(results)
         reports += rows
         if progress is not None:
