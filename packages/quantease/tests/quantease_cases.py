@@ -38,9 +38,7 @@ def tiny(architecture: str) -> Any:
         "mistral": lambda: hf.MistralConfig(**llama, sliding_window=16),
         "gemma3": lambda: hf.Gemma3TextConfig(**llama, head_dim=8, sliding_window=16, sliding_window_pattern=2),
         "falcon": lambda: hf.FalconConfig(**common, **special),
-        "opt": lambda: hf.OPTConfig(
-            **common, ffn_dim=64, word_embed_proj_dim=32, max_position_embeddings=128, **special
-        ),
+        "opt": lambda: hf.OPTConfig(**common, ffn_dim=64, word_embed_proj_dim=32, **special),
         "gpt2": lambda: hf.GPT2Config(vocab_size=100, n_embd=32, n_layer=2, n_head=4, n_positions=128, **special),
         "mixtral": lambda: hf.MixtralConfig(**llama, num_local_experts=2),
     }[architecture]()

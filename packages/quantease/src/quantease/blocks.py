@@ -87,8 +87,8 @@ def find_blocks(model: nn.Module) -> Blocks:
             raise ModelError(f"{parameter_name} is on the meta device; load the model with its weights")
         if parameter_name.startswith(f"{name}.") and parameter.ndim == 3 and ".conv" not in parameter_name:
             raise ModelError(
-                f"{parameter_name} of shape {tuple(parameter.shape)} packs the experts of a mixture into one parameter; "
-                "that is not supported. Quantise a dense model, or one with a Linear for each expert"
+                f"{parameter_name} of shape {tuple(parameter.shape)} packs the experts of a mixture into one "
+                "parameter; that is not supported. Quantise a dense model, or one with a Linear for each expert"
             )
     return Blocks(name, modules)
 
@@ -137,7 +137,7 @@ def capture_calls(model: nn.Module, blocks: Blocks, windows: Tensor) -> tuple[li
 
     returns_tuple = _returns_tuple(model, blocks.modules[0], windows[:1])
     for index, block in enumerate(blocks.modules):
-        block.forward = recorder(index == len(blocks.modules) - 1)  # type: ignore[method-assign]
+        block.forward = recorder(index == len(blocks.modules) - 1)
     try:
         for window in windows:
             calls.append([])

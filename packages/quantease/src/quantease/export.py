@@ -45,9 +45,11 @@ def export_compressed_tensors(quantized: QuantizedModel, folder: Path, tokenizer
         If the format cannot hold the model, ``folder`` exists, or the reloaded model differs.
     """
     _refuse_unpackable(quantized)
-    state = {key: tensor for key, tensor in _state(quantized.model).items() if not _replaced(key, quantized)}
+    whole = _state(quantized.model)
+    state_type = {key: tensor.dtype for key, tensor in whole.items()}
+    state = {key: tensor for key, tensor in whole.items() if not _replaced(key, quantized)}
     for name, layer in quantized.layers.items():
-        dtype = quantized.model.get_submodule(name).weight.dtype
+        dtype = state_type[f"{name}.weight"]
         state |= {f"{name}.{part}": tensor for part, tensor in _packed_layer(name, layer, dtype).items()}
     _write(quantized.model, state, folder, tokenizer, _quantization_config(quantized))
 
@@ -180,8 +182,9 @@ def _compare(model: nn.Module, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     weight = next(model.parameters())
-    reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=weight.dtype).to(weight.device).eval()
-    vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator, union-attr]
+    reloaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=weight.dtype)
+    reloaded.to(weight.device).eval()
+    vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     tokens = torch.randint(0, vocabulary, (1, CHECKED_TOKENS), generator=torch.Generator().manual_seed(0))
     tokens = tokens.to(weight.device)
     ours, theirs = model(tokens, use_cache=False).logits, reloaded(tokens, use_cache=False).logits

@@ -165,8 +165,8 @@ def _solve(
     target: Tensor, sigma: Tensor, scheme: QuantizationScheme, solver: SolverConfig, outliers: OutlierConfig | None
 ) -> tuple[_Solution, Tensor | None]:
     if solver.method == "paper" and outliers is not None:
-        codes, grid, free, sparse = published_with_outliers(target, sigma, scheme, outliers, solver.sweeps)
-        return _Solution(codes, grid, sparse + grid.decode(codes)), free
+        codes, grid, support, sparse = published_with_outliers(target, sigma, scheme, outliers, solver.sweeps)
+        return _Solution(codes, grid, sparse + grid.decode(codes)), support
     free = None if outliers is None else choose_outliers(target, sigma.diagonal(), outliers)
     grid = fit_grid(target, scheme, solver.grid, sigma.diagonal(), None if free is None else ~free)
     if solver.method == "paper":
