@@ -176,7 +176,7 @@ def times(stored: dict[str, torch.Tensor]) -> None:
             key: lambda solver=solver, weight=weight, sigma=sigma: quantize_layer(weight, sigma, scheme, solver)
             for key, solver in solvers.items()
         }
-        compared = timing.compare(functions, repeat=5, baseline="GPTQ, weighted")
+        compared = timing.compare(functions, repeat=3, baseline="GPTQ, weighted")
         print(f"\n{name} {tuple(weight.shape)}")
         for key, seconds in compared.median.items():
             print(f"  {key}: {seconds:.3f} s, {compared.ratio(key)} of our GPTQ")
