@@ -129,7 +129,7 @@ def _settings(
         ridge=arguments.ridge,
     )
     fraction = getattr(arguments, "outliers", None)
-    kind = getattr(arguments, "outlier_kind", "unstructured")
+    kind: Any = getattr(arguments, "outlier_kind", "unstructured")
     return scheme, solver, None if fraction is None else OutlierConfig(fraction, kind)
 
 
@@ -239,8 +239,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
         raise ModelError(f"{file} is no report; give the --work folder of a run, or its report.jsonl")
     for row in rows:
         gain = 1 - row["history"][-1] / row["history"][0] if row["history"] else 0.0
+        modules = ", ".join(name.rsplit(".", 1)[1] for name in row["modules"])
         print(
-            f"{row['block']:3d} {', '.join(name.rsplit('.', 1)[1] for name in row['modules'])}: error {row['error']:.5f}, "
+            f"{row['block']:3d} {modules}: error {row['error']:.5f}, "
             f"descent took {gain:.1%}, {row['improving_moves']} improving moves left, "
             f"{row['bits_per_weight']:.3f} bits, {row['seconds']:.2f} s"
         )
@@ -262,9 +263,7 @@ def _layer(arguments: argparse.Namespace) -> int:
 
     weight, inputs = (torch.from_numpy(np.load(f, allow_pickle=False)) for f in (arguments.weight, arguments.inputs))
     if inputs.ndim != 2 or weight.ndim != 2 or inputs.shape[1] != weight.shape[1]:
-        raise LayerError(
-            f"inputs of shape {tuple(inputs.shape)} must be (tokens, p) for a weight {tuple(weight.shape)}"
-        )
+        raise LayerError(f"inputs {tuple(inputs.shape)} must be (tokens, p) for a weight {tuple(weight.shape)}")
     sigma = inputs.double().T @ inputs.double()
     for method in METHODS:
         scheme, solver, outliers = _settings(arguments, method)

@@ -30,7 +30,7 @@ Problem = tuple[Tensor, Tensor]
 
 def claims(full: bool = False) -> list[Claim]:
     """Measure every claim; ``full`` adds real layers."""
-    drawn = [_drawn(seed) for seed in range(4)]
+    drawn = [_drawn(seed) for seed in range(3)]
     rows = [certificate(drawn), same_grid(drawn, "drawn layers"), against_paper(drawn, "drawn layers")]
     rows += [outliers(drawn, "drawn layers"), export_is_exact()]
     if full:
@@ -42,12 +42,10 @@ def claims(full: bool = False) -> list[Claim]:
 
 def certificate(problems: list[Problem]) -> Claim:
     """After convergence no single code change lowers the objective."""
-    moves = sum(
-        quantize_layer(
-            weight.double()[:64], sigma, QuantizationScheme(3), SolverConfig(sweeps=500)
-        ).certificate.improving_moves
-        for weight, sigma in problems
-    )
+    converged = SolverConfig(sweeps=500)
+    few = [(weight.double()[:16], sigma) for weight, sigma in problems]
+    results = [quantize_layer(weight, sigma, QuantizationScheme(3), converged) for weight, sigma in few]
+    moves = sum(result.certificate.improving_moves for result in results)
     return Claim(
         PAPER,
         "Coordinate descent ends where no single code change lowers the error",
@@ -57,7 +55,7 @@ def certificate(problems: list[Problem]) -> Claim:
         "moves",
         "equal",
         moves == 0,
-        f"{len(problems)} layers, 64 rows each",
+        f"{len(problems)} layers, 16 rows each",
     )
 
 
@@ -128,16 +126,8 @@ def export_is_exact() -> Claim:
         codes = torch.randint(0, 1 << bits, (24, 80), generator=torch.Generator().manual_seed(bits)).to(torch.uint8)
         unpacked = unpack_from_int32(packed_codes(codes, bits), bits, codes.shape).int() + (1 << (bits - 1))
         wrong += int((unpacked != codes.int()).sum())
-    return Claim(
-        "-",
-        "Codes of 2 to 8 bits come back from pack-quantized",
-        "the codes",
-        wrong,
-        0,
-        "differing",
-        "equal",
-        wrong == 0,
-    )
+    statement = "Codes of 2 to 8 bits come back from pack-quantized as they were"
+    return Claim("-", statement, "the codes", wrong, 0, "differing", "equal", wrong == 0)
 
 
 def _errors(problems: list[Problem], solver: SolverConfig, kept: OutlierConfig | None = None) -> list[float]:

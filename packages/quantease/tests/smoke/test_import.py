@@ -18,12 +18,9 @@ def test_import_and_version() -> None:
 def test_a_layer_and_the_command() -> None:
     generator = torch.Generator().manual_seed(0)
     weight, inputs = torch.randn(8, 32, generator=generator), torch.randn(32, 200, generator=generator)
-    errors = [
-        quantease.quantize_layer(
-            weight, inputs @ inputs.T, quantease.QuantizationScheme(3), quantease.SolverConfig(m)
-        ).error
-        for m in ("quantease", "gptq", "rtn")
-    ]
+    scheme, sigma = quantease.QuantizationScheme(3), inputs @ inputs.T
+    solvers = [quantease.SolverConfig(method) for method in ("quantease", "gptq", "rtn")]
+    errors = [quantease.quantize_layer(weight, sigma, scheme, solver).error for solver in solvers]
     assert errors == sorted(errors)
     helped = subprocess.run([sys.executable, "-m", "quantease.cli", "--help"], capture_output=True, check=True)
     assert helped.returncode == 0
@@ -35,12 +32,7 @@ def test_a_model_is_exported_and_loaded_again(tmp_path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=64,
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=64
     )
     windows = torch.randint(0, 64, (4, 32), generator=torch.Generator().manual_seed(0))
     quantized = quantease.quantize_model(LlamaForCausalLM(config), windows, quantease.QuantizationScheme(4, 16))
