@@ -207,9 +207,8 @@ def test_skipped_layers_stay_as_they_were() -> None:
     assert torch.equal(model.model.layers[0].mlp.up_proj.weight, reference.model.layers[0].mlp.up_proj.weight)
 
 
-@pytest.mark.filterwarnings("error::quantease.CalibrationWarning")
 def test_few_tokens_are_warned_about() -> None:
-    with pytest.raises(CalibrationWarning, match=r"384 calibration tokens are fewer than 20 times the 64 inputs"):
+    with pytest.warns(CalibrationWarning, match=r"384 calibration tokens are fewer than 20 times the 64 inputs"):
         quantize_model(tiny("llama"), WINDOWS, QuantizationScheme(3))
 
 
