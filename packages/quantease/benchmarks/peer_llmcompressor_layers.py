@@ -1,4 +1,4 @@
-"""llm-compressor's GPTQ on our layer problems, in an environment of its own; `layers.py errors --peers` reads the result.
+"""llm-compressor's GPTQ on our layer problems, in its own environment; `layers.py errors --peers` reads the result.
 
 PEER/bin/python packages/quantease/benchmarks/peer_llmcompressor_layers.py PROBLEMS FOLDER
 """
