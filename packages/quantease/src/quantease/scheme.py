@@ -1,0 +1,151 @@
+"""What to quantise to, how to solve for it, and which weights to keep out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+from quantease.errors import SchemeError
+
+__all__ = ["GridSearch", "Method", "Order", "OutlierConfig", "QuantizationScheme", "SolverConfig"]
+
+Method = Literal["quantease", "gptq", "rtn", "paper"]
+GridSearch = Literal["weighted", "mse", "minmax"]
+Order = Literal["activation", "natural"]
+ScaleDtype = Literal["float16", "bfloat16", "float32"]
+OutlierKind = Literal["unstructured", "column"]
+OutlierScore = Literal["magnitude", "sensitivity"]
+
+MAX_STARTS = 8
+RIDGE = 0.01
+FEEDBACK_RIDGE = 0.05
+
+
+@dataclass(frozen=True)
+class QuantizationScheme:
+    """The grid family: values scale * (code - zero) with code in 0 .. 2^bits - 1.
+
+    Attributes
+    ----------
+    bits : int
+        2 to 8.
+    group_size : int, optional
+        Consecutive input columns that share a scale; None is one scale an output channel.
+    symmetric : bool
+        Zero fixed at 2^(bits - 1).
+    scale_dtype : {"float16", "bfloat16", "float32"}
+        The type scales are exported in; they are rounded to it before any weight is coded.
+
+    Examples
+    --------
+    >>> QuantizationScheme(bits=3, group_size=64).levels
+    8
+    """
+
+    bits: int = 4
+    group_size: int | None = None
+    symmetric: bool = False
+    scale_dtype: ScaleDtype = "float16"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 2 <= self.bits <= 8:
+            raise SchemeError(f"bits={self.bits!r} must be an integer from 2 to 8")
+        if self.group_size is not None and self.group_size < 1:
+            raise SchemeError(f"group_size={self.group_size} must be positive, or None for one scale a channel")
+        _one_of("scale_dtype", self.scale_dtype, get_args(ScaleDtype))
+
+    @property
+    def levels(self) -> int:
+        """Number of grid points, 2^bits."""
+        return 1 << self.bits
+
+    @property
+    def torch_scale_dtype(self) -> torch.dtype:
+        """``scale_dtype`` as torch names it."""
+        return {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}[self.scale_dtype]
+
+
+@dataclass(frozen=True)
+class SolverConfig:
+    """How codes are found.
+
+    Attributes
+    ----------
+    method : {"quantease", "gptq", "rtn", "paper"}
+        GPTQ start and coordinate descent; GPTQ alone; rounding to nearest; the paper's Algorithms 1-3 as published.
+    grid : {"weighted", "mse", "minmax"}
+        How the range of each row or group is shrunk: by the error weighted with diag(Sigma), by the plain squared
+        error, or not at all.
+    sweeps : int
+        Most sweeps of coordinate descent (30 is the paper's); it stops earlier at a coordinate-wise optimum.
+    refit_rounds : int, optional
+        Rounds of least-squares scales followed by two sweeps. None is 2 with groups and 0 per channel.
+    ridge : float, optional
+        Multiple of the mean diagonal added to Sigma in every objective. None is 0 for the paper's algorithms (as
+        published), 0.05 with a cross moment and 0.01 otherwise.
+    order : {"activation", "natural"}
+        Order of columns: descending diag(Sigma), or as they are.
+    starts : int
+        Visiting orders to start GPTQ from; each row keeps its best result.
+    """
+
+    method: Method = "quantease"
+    grid: GridSearch = "weighted"
+    sweeps: int = 5
+    refit_rounds: int | None = None
+    ridge: float | None = None
+    order: Order = "activation"
+    starts: int = 1
+
+    def ridge_for(self, feedback: bool) -> float:
+        """The ridge, its default resolved; ``feedback`` says that there is a cross moment."""
+        if self.ridge is not None:
+            return self.ridge
+        if self.method == "paper":
+            return 0.0
+        return FEEDBACK_RIDGE if feedback else RIDGE
+
+    def __post_init__(self) -> None:
+        _one_of("method", self.method, get_args(Method))
+        _one_of("grid", self.grid, get_args(GridSearch))
+        _one_of("order", self.order, get_args(Order))
+        if self.sweeps < 0 or (self.method == "paper" and self.sweeps < 1):
+            raise SchemeError(f"sweeps={self.sweeps} must not be negative, and at least 1 for method='paper'")
+        if self.refit_rounds is not None and self.refit_rounds < 0:
+            raise SchemeError(f"refit_rounds={self.refit_rounds} must not be negative")
+        if self.ridge is not None and not 0 <= self.ridge < float("inf"):
+            raise SchemeError(f"ridge={self.ridge} must be finite and not negative; 0.01 is a common choice")
+        if not 1 <= self.starts <= MAX_STARTS:
+            raise SchemeError(f"starts={self.starts} must be from 1 to {MAX_STARTS}")
+
+
+@dataclass(frozen=True)
+class OutlierConfig:
+    """Which weights stay in 16 bit.
+
+    Attributes
+    ----------
+    fraction : float
+        Share of the entries (or of the columns), in (0, 1).
+    kind : {"unstructured", "column"}
+        Single entries anywhere, or whole input columns.
+    score : {"magnitude", "sensitivity"}
+        |w|, or w^2 diag(Sigma).
+    """
+
+    fraction: float = 0.01
+    kind: OutlierKind = "unstructured"
+    score: OutlierScore = "magnitude"
+
+    def __post_init__(self) -> None:
+        _one_of("kind", self.kind, get_args(OutlierKind))
+        _one_of("score", self.score, get_args(OutlierScore))
+        if not 0 < self.fraction < 1:
+            raise SchemeError(f"fraction={self.fraction} must be in (0, 1); leave outliers=None to keep none")
+
+
+def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise SchemeError(f"{field}={value!r} is unknown; use one of {', '.join(allowed)}")

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from oracles import quantease_by_entry as oracle
+from quantease import LayerError, OutlierConfig, QuantizationScheme, SchemeError, SolverConfig, quantize_layer
+from quantease.coordinate_descent import certify, coordinate_descent, objective
+from quantease.gptq import gptq
+from quantease.grid import fit_grid
+from quantease.layer import _regularise
+from quantease.outliers import choose_outliers, polish
+from quantease.paper import published
+from quantease_cases import layer
+
+SWEEPS_TO_CONVERGE = 200
+
+
+def _parts(seed: int):
+    """A random layer and a random way to quantise it: bits, symmetry, groups, dead inputs, order."""
+    rng = np.random.default_rng(seed)
+    group = [None, 4, 8][seed % 3]
+    scheme = QuantizationScheme(int(rng.integers(2, 9)), group, bool(rng.integers(2)))
+    weight, hessian = layer(int(rng.integers(2, 7)), int(rng.integers(2, 5)) * 8, seed, dead=int(rng.integers(3)))
+    sigma = _regularise(hessian / hessian.diagonal().mean(), float(rng.choice([0, 0.01, 0.2])))
+    grid = fit_grid(weight, scheme, ["weighted", "mse", "minmax"][int(rng.integers(3))], sigma.diagonal())
+    natural = torch.arange(len(sigma))
+    order = torch.argsort(sigma.diagonal(), descending=True, stable=True) if rng.integers(2) else natural
+    return weight, sigma, grid, order
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_codes_equal_the_per_entry_oracle_and_no_single_move_improves(seed: int, monkeypatch) -> None:
+    monkeypatch.setattr("quantease.coordinate_descent.BLOCK_COLUMNS", 5)
+    monkeypatch.setattr("quantease.gptq.BLOCK_COLUMNS", 7)
+    weight, sigma, grid, order = _parts(seed)
+    numbers = (grid.scale.numpy(), grid.zero.numpy(), grid.group_size, grid.largest_code, sigma.numpy())
+    start, _ = gptq(weight, grid, sigma, order)
+    np.testing.assert_array_equal(start.numpy(), oracle.gptq(weight.numpy(), *numbers, order.numpy()))
+
+    codes, _, history = coordinate_descent(weight, start, grid, sigma, order, SWEEPS_TO_CONVERGE)
+    expected = oracle.coordinate_descent(weight.numpy(), start.numpy(), *numbers, order.numpy(), SWEEPS_TO_CONVERGE)
+    np.testing.assert_array_equal(codes.numpy(), expected)
+    assert all(later <= earlier * (1 + 1e-12) for earlier, later in itertools.pairwise(history))
+    assert history[-1] == pytest.approx(oracle.objective(weight.numpy(), grid.decode(codes).numpy(), sigma.numpy()))
+    assert certify(weight, codes, grid, sigma).improving_moves == 0
+    assert oracle.improving_moves(weight.numpy(), codes.numpy(), *numbers) == 0
+
+
+def test_certificate_counts_the_moves_that_the_oracle_finds() -> None:
+    weight, sigma, grid, _ = _parts(3)
+    codes = grid.encode(weight)
+    numbers = (grid.scale.numpy(), grid.zero.numpy(), grid.group_size, grid.largest_code, sigma.numpy())
+    moves = sum(
+        certify(weight[i : i + 1], codes[i : i + 1], _row(grid, i), sigma).improving_moves for i in range(len(weight))
+    )
+    assert certify(weight, codes, grid, sigma).improving_moves == moves > 0
+    improvable = oracle.improving_moves(weight.numpy(), codes.numpy(), *numbers)
+    assert improvable >= moves  # an entry may have several better codes; the certificate counts the entry
+
+
+def _row(grid, i):
+    from dataclasses import replace
+
+    return replace(grid, scale=grid.scale[i : i + 1], zero=grid.zero[i : i + 1])
+
+
+def test_published_sweeps_equal_the_entry_by_entry_form() -> None:
+    weight, hessian = layer(4, 24, seed=5)
+    sigma = hessian / hessian.diagonal().mean()
+    grid = fit_grid(weight, QuantizationScheme(3), "minmax", sigma.diagonal())
+    for sweeps in (1, 6):
+        codes = published(weight, grid, sigma, sweeps)
+        expected = oracle.published_sweeps(
+            weight.numpy(), grid.scale.numpy(), grid.zero.numpy(), grid.largest_code, sigma.numpy(), sweeps
+        )
+        np.testing.assert_allclose(grid.decode(codes).numpy(), expected, atol=1e-12)
+
+
+def test_brute_force_two_bits_six_inputs() -> None:
+    """Share of the optimum on a fixed grid; seeded, so the ratios are numbers, not statistics."""
+    scheme = QuantizationScheme(2)
+    found, best = {1: 0.0, 8: 0.0}, 0.0
+    for seed in range(25):
+        weight, hessian = layer(4, 6, seed)
+        sigma = _regularise(hessian / hessian.diagonal().mean(), 0.0)
+        for starts in found:
+            result = quantize_layer(
+                weight, hessian, scheme, SolverConfig(grid="minmax", ridge=0, sweeps=99, starts=starts)
+            )
+            found[starts] += float(objective(weight, result.dequantize(torch.float64), sigma).sum())
+        scale, zero = result.scale.double().numpy(), result.zero.double().numpy()
+        best += sum(
+            oracle.best_codes(w, s, z, 3, sigma.numpy()) for w, s, z in zip(weight.numpy(), scale, zero, strict=True)
+        )
+    assert 1 < found[8] / best < 1.15
+    assert found[8] < found[1] < 1.5 * best
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_grid_is_what_is_exported_and_weighting_lowers_the_weighted_error(bits: int, symmetric: bool) -> None:
+    weight, hessian = layer(6, 32, seed=bits)
+    scheme = QuantizationScheme(bits, 16, symmetric)
+    diagonal = hessian.diagonal()
+    errors = {}
+    for search in ("minmax", "mse", "weighted"):
+        grid = fit_grid(weight, scheme, search, diagonal)
+        assert torch.equal(grid.scale, grid.scale.half().double())
+        assert bool(((grid.zero >= 0) & (grid.zero <= grid.largest_code) & (grid.zero == grid.zero.round())).all())
+        assert not symmetric or bool((grid.zero == 1 << (bits - 1)).all())
+        errors[search] = float(((weight - grid.decode(grid.encode(weight))).square() * diagonal).sum())
+    assert errors["weighted"] <= errors["mse"]
+    assert errors["weighted"] <= errors["minmax"]
+
+
+def test_error_and_history_equal_their_definitions() -> None:
+    weight, hessian = layer(8, 32, seed=1)
+    result = quantize_layer(weight, hessian, QuantizationScheme(3, 16))
+    direct = oracle.objective(weight.numpy(), result.dequantize(torch.float64).numpy(), hessian.numpy())
+    energy = oracle.objective(weight.numpy(), 0 * weight.numpy(), hessian.numpy())
+    assert result.error == pytest.approx(direct / energy, rel=1e-10)
+    assert list(result.history) == sorted(result.history, reverse=True)
+    start = quantize_layer(weight, hessian, QuantizationScheme(3, 16), SolverConfig("gptq"))
+    assert result.history[-1] < result.history[0]
+    assert result.error < start.error
+
+
+def test_full_precision_target_is_the_direct_least_squares() -> None:
+    """With C = X Xq^T the solver minimises ||W X - What Xq||^2 up to a constant."""
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(24, 200, generator=generator, dtype=torch.float64)
+    Xq = X + 0.3 * torch.randn(24, 200, generator=generator, dtype=torch.float64)
+    weight = torch.randn(5, 24, generator=generator, dtype=torch.float64)
+    scheme, solver = QuantizationScheme(3), SolverConfig(ridge=0.0, sweeps=100)
+    fed = quantize_layer(weight, Xq @ Xq.T, scheme, solver, cross=X @ Xq.T)
+    plain = quantize_layer(weight, Xq @ Xq.T, scheme, solver)
+
+    def direct(result) -> float:
+        return float((weight @ X - result.dequantize(torch.float64) @ Xq).square().sum())
+
+    assert direct(fed) < direct(plain)
+    target = weight @ X @ Xq.T @ torch.linalg.inv(Xq @ Xq.T)
+    floor = float((weight @ X - target @ Xq).square().sum())
+    energy = float((target @ Xq).square().sum())
+    assert direct(fed) == pytest.approx(floor + fed.error * energy, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["unstructured", "column"])
+def test_outliers_lower_the_error_and_count_their_bits(kind) -> None:
+    weight, hessian = layer(32, 64, seed=2)
+    weight[torch.rand(32, 64, generator=torch.Generator().manual_seed(0)) < 0.02] *= 8
+    outliers = OutlierConfig(0.05, kind)
+    plain = quantize_layer(weight, hessian, QuantizationScheme(3))
+    kept = quantize_layer(weight, hessian, QuantizationScheme(3), outliers=outliers)
+    assert kept.sparse is not None
+    assert kept.error < plain.error
+    entries = round(0.05 * 64) * 32 if kind == "column" else round(0.05 * 32 * 64)
+    assert len(kept.sparse.values) == entries
+    extra = 3 * (32 * 16 + 32) if kind == "column" else entries * 32 + 33 * 32
+    assert kept.bits_per_weight == pytest.approx(3 + (16 + 3) / 64 + extra / (32 * 64))
+    under = kept.dense()[kept.sparse.rows.long(), kept.sparse.columns.long()]
+    assert bool((under == 0).all())
+
+
+def test_polish_is_the_least_squares_of_each_row() -> None:
+    weight, sigma = layer(6, 16, seed=4)
+    free = choose_outliers(weight, sigma.diagonal(), OutlierConfig(0.2, score="sensitivity"))
+    start = torch.where(free, 0, weight + 0.1)
+    polished = polish(weight, start, sigma, free)
+    for i in range(6):
+        S = free[i].nonzero().squeeze(1)
+        rest = torch.where(free[i], 0, polished[i])
+        delta = (
+            torch.linalg.lstsq(sigma[S][:, S], (weight[i] - rest) @ sigma[:, S]).solution if len(S) else weight[i][S]
+        )
+        torch.testing.assert_close(polished[i, S], delta)
+    assert torch.equal(polished[~free], start[~free])
+
+
+def test_more_starts_never_raise_the_objective_of_a_row() -> None:
+    weight, hessian = layer(16, 32, seed=6)
+    sigma = _regularise(hessian / hessian.diagonal().mean(), 0.01)
+    one, four = (
+        quantize_layer(weight, hessian, QuantizationScheme(2), SolverConfig(starts=starts)).dequantize(torch.float64)
+        for starts in (1, 4)
+    )
+    rows_one, rows_four = objective(weight, one, sigma), objective(weight, four, sigma)
+    assert bool((rows_four <= rows_one * (1 + 1e-12)).all())
+    assert float(rows_four.sum()) < float(rows_one.sum())
+
+
+def test_the_paper_with_outliers_stays_on_its_grid() -> None:
+    weight, hessian = layer(8, 32, seed=7)
+    for kind in ("unstructured", "column"):
+        result = quantize_layer(
+            weight,
+            hessian,
+            QuantizationScheme(3),
+            SolverConfig("paper", sweeps=10, ridge=0.0),
+            outliers=OutlierConfig(0.05, kind),
+        )
+        assert result.sparse is not None
+        assert len(torch.unique(result.codes)) <= 8
+        assert result.error < quantize_layer(weight, hessian, QuantizationScheme(3), SolverConfig("rtn")).error
+
+
+def test_a_silent_input_is_rounded_and_an_empty_row_stays_zero() -> None:
+    weight, hessian = layer(4, 16, seed=8, dead=2)
+    weight[1] = 0
+    result = quantize_layer(weight, hessian, QuantizationScheme(4), SolverConfig(ridge=0.0, grid="minmax"))
+    dequantized = result.dequantize(torch.float64)
+    assert bool((dequantized[1] == 0).all())
+    assert bool(((dequantized - weight)[:, -2:].abs() <= result.scale.double() / 2 + 1e-9).all())
+
+
+def test_bad_input_is_refused_with_the_remedy() -> None:
+    weight, hessian = layer(4, 24)
+    scheme = QuantizationScheme(3)
+    with pytest.raises(LayerError, match=r"does not divide the 24 columns; sizes that do: 24"):
+        quantize_layer(weight, hessian, QuantizationScheme(3, 64))
+    with pytest.raises(LayerError, match=r"hessian has shape \(4, 4\) but weight has 24 columns"):
+        quantize_layer(weight, torch.eye(4), scheme)
+    with pytest.raises(LayerError, match=r"hessian is not symmetric"):
+        quantize_layer(weight, hessian + hessian.triu(1), scheme)
+    with pytest.raises(LayerError, match=r"no positive or a negative diagonal"):
+        quantize_layer(weight, -hessian, scheme)
+    with pytest.raises(LayerError, match=r"hessian holds NaN"):
+        quantize_layer(weight, hessian * float("nan"), scheme)
+    with pytest.raises(LayerError, match=r"not positive definite; raise ridge"):
+        quantize_layer(weight, torch.ones(24, 24), scheme, SolverConfig(ridge=0.0))
+    weight[2, 5] = float("inf")
+    with pytest.raises(LayerError, match=r"weight\[2, 5\]=inf"):
+        quantize_layer(weight, hessian, scheme)
+    with pytest.raises(SchemeError, match=r"bits=9"):
+        QuantizationScheme(9)
+    with pytest.raises(SchemeError, match=r"grid='fine' is unknown; use one of weighted, mse, minmax"):
+        SolverConfig(grid="fine")
+    with pytest.raises(SchemeError, match=r"fraction=0 must be in \(0, 1\)"):
+        OutlierConfig(0)
