@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ffn_heavyhitter.exact import Split
+from ffn_heavyhitter.int8 import Int8
 
 __all__ = ["TREATMENTS"]
 
-TREATMENTS = {"split": Split}
+TREATMENTS = {"split": Split, "int8": Int8}
