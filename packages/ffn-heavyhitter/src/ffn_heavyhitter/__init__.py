@@ -23,6 +23,10 @@ if TYPE_CHECKING:
         UnsupportedArchitectureError,
     )
     from ffn_heavyhitter.exact import Split
+    from ffn_heavyhitter.int8 import Int8
+    from ffn_heavyhitter.low_rank import LowRank
+    from ffn_heavyhitter.mixed_bits import MixedBits
+    from ffn_heavyhitter.narrow import Narrow
     from ffn_heavyhitter.statistics import Statistics, collect
 
 _HOME = {
@@ -31,6 +35,10 @@ _HOME = {
     "CompressionError": "errors",
     "FFNLayout": "adapters",
     "FFNWarning": "errors",
+    "Int8": "int8",
+    "LowRank": "low_rank",
+    "MixedBits": "mixed_bits",
+    "Narrow": "narrow",
     "Split": "exact",
     "Statistics": "statistics",
     "StatisticsError": "errors",
@@ -48,6 +56,10 @@ __all__ = [
     "CompressionError",
     "FFNLayout",
     "FFNWarning",
+    "Int8",
+    "LowRank",
+    "MixedBits",
+    "Narrow",
     "Split",
     "Statistics",
     "StatisticsError",

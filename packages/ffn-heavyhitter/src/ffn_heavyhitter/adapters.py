@@ -219,7 +219,7 @@ class FFN:
     def restore(self, original: Original, weights: FFNWeights) -> None:
         """Put the dense FFN back with these weights; its width follows them."""
         for path, module in original.modules.items():
-            _set(self.block, path, module)
+            _set(self.block, path, module.train(self.block.training))
         self.load(weights)
 
     def load(self, weights: FFNWeights) -> None:

@@ -84,11 +84,43 @@ def compress(
     for name, module in rewritten.items():
         module.settle(ffns[name])
         module.original = ffns[name].install(module)
-    if hasattr(model, "config"):
+    if not _as_plain_model(model, list(ffns.values())) and hasattr(model, "config"):
         from ffn_heavyhitter.plugin import mark_compressed
 
         mark_compressed(model)
     return model
+
+
+def _as_plain_model(model: nn.Module, ffns: list[FFN]) -> bool:
+    """Write narrow FFNs of one width as dense layers, where the model's own config can say so."""
+    compressed = compressed_ffns(model)
+    config = getattr(model, "config", None)
+    narrow = len(compressed) == len(ffns) and all(module.kind == "narrow" for module in compressed.values())
+    if config is None or not narrow or len({module.spec["width"] for module in compressed.values()}) != 1:
+        return False
+    weights = {name: module.dense_weights() for name, module in compressed.items()}
+    gained_bias = any(w.down_bias is not None and w.up_bias is None for w in weights.values())
+    if gained_bias and not hasattr(config, "mlp_bias"):
+        return False
+    for ffn in ffns:
+        module, dense = compressed[ffn.name], weights[ffn.name]
+        if module.original is None:
+            return False
+        if gained_bias:
+            dense = _with_every_bias(dense)
+        ffn.restore(module.original, dense)
+        setattr(config, ffn.layout.width_field, dense.width)
+    if gained_bias:
+        config.mlp_bias = True
+    return True
+
+
+def _with_every_bias(weights: FFNWeights) -> FFNWeights:
+    """The same FFN with zeros for the biases it lacks, as one switch in the config turns all on."""
+    hidden, output = torch.zeros_like(weights.up[:, 0]), torch.zeros_like(weights.down[:, 0])
+    given = weights.tensors()
+    zeros = {"up_bias": hidden, "gate_bias": hidden, "down_bias": output}
+    return FFNWeights(**{**(zeros if weights.gate is not None else {}), **given})
 
 
 def merge(model: Model) -> Model:

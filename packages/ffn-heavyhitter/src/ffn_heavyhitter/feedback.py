@@ -2,7 +2,7 @@
 
 The error that counts is of the output, E|(W - W') x|^2 = tr (W - W') C (W - W')^T with C = E[x x^T]. Rounding column j by e_j
 is answered best by changing the later columns by  -e_j U_jk / U_jj,  with U the upper Cholesky factor of C^-1 (optimal
-brain quantisation in a fixed order, as in GPTQ, arXiv:2210.17323). C is damped by a share of its mean diagonal.
+brain quantisation in a fixed order, as in GPTQ, arXiv:2210.17323). C is damped by a share of its median diagonal.
 
 The grid of b bits is {-2^(b-1), ..., 2^(b-1) - 1} times a scale whose sign makes the longer side meet the group's largest
 weight; the scale is shrunk where clipping that weight costs less than a coarser grid.
@@ -65,7 +65,7 @@ def round_with_feedback(
     group_size : int
         Columns that share a scale.
     damping : float
-        Share of C's mean diagonal that is added to it.
+        Share of C's median diagonal that is added to it.
     scale_dtype : torch.dtype
         Type in which scales are stored; codes are chosen for the stored scale.
 
@@ -122,10 +122,12 @@ def _scales(block: Tensor, low: Tensor, high: Tensor, importance: Tensor | None)
 
 
 def _inverse_factor(moment: Tensor, damping: float) -> Tensor:
-    """Upper Cholesky factor of the damped moment's inverse, in float32."""
+    """Upper Cholesky factor of the damped moment's inverse, in float32.
+
+    Damped by the median of the diagonal: a few massive activations own its mean.
+    """
     damped = moment.double().clone()
-    diagonal = damped.diagonal()
-    mean = diagonal.mean()
-    diagonal += damping * (mean if mean > 0 else 1.0)
+    typical = damped.diagonal().median()
+    damped.diagonal().add_(damping * (typical if typical > 0 else 1.0))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
     return torch.linalg.cholesky(inverse, upper=True).float()

@@ -55,6 +55,8 @@ class LayerStatistics:
         Sum of a a^T.
     input_moment : Tensor of shape (d, d), optional
         Sum of x x^T.
+    gradient_moment : Tensor of shape (d, d), optional
+        Sum of g g^T, g the loss gradient at the FFN's output.
     """
 
     tokens: int
@@ -70,6 +72,7 @@ class LayerStatistics:
     fisher: Tensor | None = None
     hidden_moment: Tensor | None = None
     input_moment: Tensor | None = None
+    gradient_moment: Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -200,7 +203,7 @@ def collect(
     moments : bool
         Also gather second moments of activations and inputs: memory 8 (m^2 + d^2) bytes a layer.
     gradients : bool
-        Also gather the Fisher information, by backward passes through the language-model loss.
+        Also gather the Fisher information and the gradient's second moment, by backward passes through the language-model loss.
     progress : callable, optional
         Called with the number of tokens seen after each batch.
 
@@ -316,6 +319,7 @@ class _Watcher:
         handles = [
             self.ffn.up.register_forward_pre_hook(self._input),
             self.ffn.down.register_forward_pre_hook(self._hidden),
+            self.ffn.down.register_forward_hook(self._output),
         ]
         try:
             yield
@@ -328,7 +332,7 @@ class _Watcher:
         self._add("input_sum", x.sum(0, dtype=torch.float64))
         self._peak("input_peak", x)
         if self.moments:
-            self._add("input_moment", (x.T @ x).double())
+            self._add_moment("input_moment", x)
 
     def _hidden(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         hidden = inputs[0]
@@ -350,13 +354,20 @@ class _Watcher:
             top = (magnitude * self.down_norms.to(a.dtype)).topk(k, dim=1, sorted=False).indices
             self._add("hits", torch.bincount(top.flatten(), minlength=a.shape[1]).double())
         if self.moments:
-            self._add("hidden_moment", (a.T @ a).double())
+            self._add_moment("hidden_moment", a)
         if self.gradients:
             hidden.register_hook(
                 lambda gradient: self._add(
                     "fisher", (a * self._tokens_of(gradient)).square().sum(0, dtype=torch.float64)
                 )
             )
+
+    def _output(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if self.gradients:
+            output.register_hook(lambda gradient: self._add_moment("gradient_moment", self._tokens_of(gradient)))
+
+    def _add_moment(self, name: str, rows: Tensor) -> None:
+        self._add(name, (rows.T @ rows).double())
 
     def _tokens_of(self, tensor: Tensor) -> Tensor:
         """Rows of real tokens, shape (tokens, features); OPT hands over flattened batches already."""

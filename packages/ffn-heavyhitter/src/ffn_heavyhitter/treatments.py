@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from ffn_heavyhitter.exact import Split
 from ffn_heavyhitter.int8 import Int8
+from ffn_heavyhitter.low_rank import LowRank
+from ffn_heavyhitter.mixed_bits import MixedBits
+from ffn_heavyhitter.narrow import Narrow
 
 __all__ = ["TREATMENTS"]
 
-TREATMENTS = {"split": Split, "int8": Int8}
+TREATMENTS = {"split": Split, "int8": Int8, "mixed_bits": MixedBits, "low_rank": LowRank, "narrow": Narrow}
