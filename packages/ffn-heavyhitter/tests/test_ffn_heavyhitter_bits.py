@@ -28,8 +28,9 @@ def test_packing_round_trip(bits, rows, groups, seed):
 
 def _problem(rows=12, columns=64, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    mixing = torch.randn(columns, columns, generator=generator, dtype=torch.float64)
-    x = torch.randn(500, columns, generator=generator, dtype=torch.float64) @ mixing * torch.logspace(-1, 1, columns)
+    mixing = torch.randn(columns // 4, columns, generator=generator, dtype=torch.float64)
+    x = torch.randn(500, columns // 4, generator=generator, dtype=torch.float64) @ mixing
+    x += 0.1 * torch.randn(500, columns, generator=generator, dtype=torch.float64)
     return torch.randn(rows, columns, generator=generator), x
 
 
@@ -118,7 +119,7 @@ def test_more_bits_are_better_and_heavy_ones_matter(family):
 
     plain = {"group_size": 16, "feedback": False}
     heavy = error(MixedBits(heavy=16, heavy_bits=8, light_bits=3, **plain))
-    assert error(MixedBits(heavy=0, light_bits=8, **plain)) < 0.1 * heavy
+    assert error(MixedBits(heavy=0, light_bits=8, **plain)) < 0.2 * heavy
     assert heavy < error(MixedBits(heavy=16, heavy_bits=8, light_bits=3, score="reversed:rms", **plain))
     assert error(MixedBits(heavy=16, group_size=16)) < error(MixedBits(heavy=16, group_size=16, feedback=False))
 

@@ -38,8 +38,9 @@ class Rounded:
     group_size: int
 
     def values(self) -> Tensor:
-        """The matrix that the codes stand for."""
-        steps = self.scale.repeat_interleave(self.group_size, dim=1)[:, : self.codes.shape[1]]
+        """The matrix that the codes stand for, in single precision at the least."""
+        scale = self.scale.to(torch.promote_types(self.scale.dtype, torch.float32))
+        steps = scale.repeat_interleave(self.group_size, dim=1)[:, : self.codes.shape[1]]
         return self.codes.to(steps.dtype) * steps
 
 

@@ -15,6 +15,7 @@ The kernel is PyTorch's own ``quantized.linear_dynamic``; dividing rows by s_t f
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -290,8 +291,10 @@ def _row_scale(x: Tensor) -> Tensor:
 
 def _packed(codes: Tensor, scale: Tensor) -> Any:
     zero = torch.zeros(codes.shape[0], dtype=torch.long)
-    quantised = torch._make_per_channel_quantized_tensor(codes.contiguous(), scale.double(), zero, 0)
-    return torch.ops.quantized.linear_prepack(quantised, None)
+    with warnings.catch_warnings():  # newer versions announce the kernel's end; the dense backend is there for that day
+        warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
+        quantised = torch._make_per_channel_quantized_tensor(codes.contiguous(), scale.double(), zero, 0)
+        return torch.ops.quantized.linear_prepack(quantised, None)
 
 
 def _product(x: Tensor, packed: Any) -> Tensor:

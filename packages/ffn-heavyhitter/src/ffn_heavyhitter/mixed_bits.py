@@ -89,8 +89,8 @@ class MixedBitsFeedForward(CompressedFeedForward):
 
     def _values(self, name: str, columns: int, bits: int, dtype: torch.dtype) -> Tensor:
         codes = unpack(self.get_parameter(name).data, bits)
-        scale = self.get_parameter(f"{name}_scale").data.to(dtype)
-        return Rounded(codes, scale, self.spec["group_size"]).values()[:, :columns]
+        scale = self.get_parameter(f"{name}_scale").data
+        return Rounded(codes, scale, self.spec["group_size"]).values()[:, :columns].to(dtype)
 
     def dense_weights(self) -> FFNWeights:
         """The dense FFN with the rounded weights."""

@@ -30,8 +30,8 @@ def detokenise(text: str) -> str:
 
     Examples
     --------
-    >>> detokenise('It cost 1 @,@ 000 dollars ( in " real " terms ) , didn \\'t it ?')
-    'It cost 1,000 dollars (in "real" terms), didn\\'t it?'
+    >>> detokenise("It cost 1 @,@ 000 dollars ( in real terms ) , did n't it ?")
+    "It cost 1,000 dollars (in real terms), didn't it?"
     """
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
