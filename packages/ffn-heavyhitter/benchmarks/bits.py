@@ -4,11 +4,10 @@ import json
 import shutil
 
 import torch
-from study import Study
-
 from ffn_heavyhitter import MixedBits, find_ffns
 from ffn_heavyhitter.evaluation import bytes_on_disk
 from ffn_heavyhitter.models import load_causal_model
+from study import Study
 
 NEAREST = {"feedback": False}
 WAYS = {

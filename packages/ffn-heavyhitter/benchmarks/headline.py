@@ -5,10 +5,9 @@ import shutil
 import warnings
 
 import torch
-from study import Study
-
 from ffn_heavyhitter import Int8
 from ffn_heavyhitter.evaluation import bytes_on_disk
+from study import Study
 
 WAYS = {
     "ours": Int8(),
@@ -22,7 +21,7 @@ WAYS = {
 def stock(model):
     """torch's own dynamic quantisation: weights per output channel, one activation scale for all tokens."""
     layers = {name for name, _ in model.named_modules() if ".mlp." in name and name.endswith("_proj")}
-    config = {name: torch.ao.quantization.per_channel_dynamic_qconfig for name in layers}
+    config = dict.fromkeys(layers, torch.ao.quantization.per_channel_dynamic_qconfig)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), config, dtype=torch.qint8)

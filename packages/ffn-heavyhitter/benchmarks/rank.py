@@ -1,8 +1,7 @@
 """Split low rank against uniform activation-aware SVD at the same bytes, one code path."""
 
-from study import Study
-
 from ffn_heavyhitter import LowRank, find_ffns
+from study import Study
 
 WAYS = {
     "half the neurons dense, the rest at low rank": LowRank(share=0.75, heavy=0.5),

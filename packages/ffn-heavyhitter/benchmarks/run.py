@@ -9,8 +9,8 @@ from pathlib import Path
 import bits
 import headline
 import rank
-import sts
 import structure
+import sts
 import torch
 from papershelf_core.machine import Machine
 from study import Study

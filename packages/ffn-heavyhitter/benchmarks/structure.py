@@ -3,12 +3,11 @@
 import shutil
 import statistics
 
-from study import Study
-
 from ffn_heavyhitter import Narrow, find_ffns
 from ffn_heavyhitter.models import load_causal_model
 from ffn_heavyhitter.plan import plan_widths
 from ffn_heavyhitter.recovery import recover
+from study import Study
 
 WIDTH = 1152
 UNIFORM = Narrow(WIDTH, score="hybrid_fisher")

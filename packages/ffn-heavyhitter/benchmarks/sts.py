@@ -7,10 +7,9 @@ import os
 from pathlib import Path
 
 import torch
-from scipy.stats import spearmanr
-
 from ffn_heavyhitter import Narrow, collect, compress
 from ffn_heavyhitter.models import load_encoder, load_tokenizer
+from scipy.stats import spearmanr
 
 CALIBRATION_PAIRS = 512
 WAYS = {
@@ -33,7 +32,9 @@ def pairs(split: str) -> list[tuple[float, str, str]]:
 
 def batches(tokenizer, sentences: list[str]) -> list[dict]:
     chunks = [sentences[i : i + 32] for i in range(0, len(sentences), 32)]
-    return [dict(tokenizer(chunk, padding=True, truncation=True, max_length=128, return_tensors="pt")) for chunk in chunks]
+    return [
+        dict(tokenizer(chunk, padding=True, truncation=True, max_length=128, return_tensors="pt")) for chunk in chunks
+    ]
 
 
 def embeddings(model, inputs: list[dict]) -> torch.Tensor:

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from papershelf_core import datasets
-from safetensors.torch import save_file
-from torch import Tensor
-
 from ffn_heavyhitter import Statistics, collect, compress
 from ffn_heavyhitter.evaluation import perplexity_ratio, window_nll
 from ffn_heavyhitter.models import load_causal_model, load_tokenizer, model_folder
 from ffn_heavyhitter.text import detokenise, token_windows
+from papershelf_core import datasets
+from safetensors.torch import save_file
+from torch import Tensor
 
 LENGTH = 512
 FIT_WINDOWS, HELD_OUT_WINDOWS, TEST_WINDOWS = 24, 8, 16

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from ffn_heavyhitter_models import FAMILIES, tiny, tokens
-from oracles.ffn_neuron_by_neuron import ffn_output
-
 from ffn_heavyhitter import CalibrationError, Statistics, StatisticsError, collect
 from ffn_heavyhitter.adapters import find_ffns
 from ffn_heavyhitter.scores import SCORES, heavy_first, score
+from ffn_heavyhitter_models import FAMILIES, tiny, tokens
+from oracles.ffn_neuron_by_neuron import ffn_output
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,7 +1,7 @@
 """Feed-forward networks split at their heavy-hitter neurons, the light part compressed.
 
-Our formulation of arXiv:2401.04044: rank neurons by the norm of what they write, split every FFN exactly into a heavy and a
-light part, and give the light part fewer bits, fewer neurons or a lower rank.
+Our formulation of arXiv:2401.04044: rank neurons by the norm of what they write, split every FFN exactly into a heavy
+and a light part, and give the light part fewer bits, fewer neurons or a lower rank.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Where each architecture keeps its FFNs, and how one is taken out and put back.
 
-A transformer block is described by dotted paths below it. The whole FFN, from the input of ``up`` to the output of ``down``,
-moves into one module at ``home``; modules at ``emptied`` become the identity, so the block's own code runs unchanged:
+A transformer block is described by dotted paths below it. The whole FFN, from the input of ``up`` to the output of
+``down``, moves into one module at ``home``; modules at ``emptied`` become the identity, so the block's own code runs
+unchanged:
 
     LLaMA, Qwen, Mistral, Gemma, GPT-2     home = mlp
     BERT                                   home = intermediate,   emptied = output.dense
@@ -11,6 +12,7 @@ moves into one module at ``home``; modules at ``emptied`` become the identity, s
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -248,7 +250,8 @@ def find_ffns(model: nn.Module) -> list[FFN]:
     Parameters
     ----------
     model : nn.Module
-        A dense transformers model: BERT, GPT-2, OPT, LLaMA, Mistral, Qwen, Gemma, or one taught by ``register_adapter``.
+        A dense transformers model: BERT, GPT-2, OPT, LLaMA, Mistral, Qwen, Gemma, or one taught by
+        ``register_adapter``.
 
     Returns
     -------
@@ -263,8 +266,8 @@ def find_ffns(model: nn.Module) -> list[FFN]:
     experts = next((name for name, module in model.named_modules() if _is_expert(module)), None)
     if experts is not None:
         raise UnsupportedArchitectureError(
-            f"{experts} ({type(model.get_submodule(experts)).__name__}) mixes experts: a router decides which neurons see "
-            "a token, so statistics over all tokens do not rank them. Compress a dense model"
+            f"{experts} ({type(model.get_submodule(experts)).__name__}) mixes experts: a router decides which neurons "
+            "see a token, so statistics over all tokens do not rank them. Compress a dense model"
         )
     if not blocks:
         seen = sorted({type(module).__name__ for module in model.modules()})
@@ -290,8 +293,8 @@ def require_dense(ffns: list[FFN]) -> None:
                 layer = ffn.part(ffn.layout.home)
             if type(layer) is not nn.Linear and not _is_conv1d(layer):
                 raise CompressionError(
-                    f"{ffn.block_name}.{path} is {type(layer).__name__}, not a dense linear layer: the model is already "
-                    "compressed or quantised. Start from the dense model, or merge() this one first"
+                    f"{ffn.block_name}.{path} is {type(layer).__name__}, not a dense linear layer: the model is "
+                    "already compressed or quantised. Start from the dense model, or merge() this one first"
                 )
 
 
@@ -315,7 +318,7 @@ def _bias(layer: nn.Module) -> Tensor | None:
     return None if bias is None else bias.detach()
 
 
-def _set_linear(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
+def _set_linear(layer: Any, weight: Tensor, bias: Tensor | None) -> None:
     out_features, in_features = weight.shape
     stored = weight.T if _is_conv1d(layer) else weight
     layer.weight = nn.Parameter(stored.detach().clone(memory_format=torch.contiguous_format))

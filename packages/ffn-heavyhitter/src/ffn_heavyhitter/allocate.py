@@ -2,10 +2,10 @@
 
     minimise sum_l e_l(o_l)   subject to   sum_l b_l(o_l) <= B
 
-is a multiple-choice knapsack. Each layer's options are thinned to their lower convex hull in the (bytes, error) plane; steps
-along the hulls, best error saved per byte first, solve the linear relaxation, and what the last step leaves unspent is
-filled with the best options that still fit. ``exact_allocation`` in the tests' oracles solves small cases by dynamic
-programming.
+is a multiple-choice knapsack. Each layer's options are thinned to their lower convex hull in the (bytes, error) plane;
+steps along the hulls, best error saved per byte first, solve the linear relaxation, and what the last step leaves
+unspent is filled with the best options that still fit. ``exact_allocation`` in the tests' oracles solves small cases
+by dynamic programming.
 """
 
 from __future__ import annotations
@@ -129,9 +129,7 @@ def _slope(hull: list[Option], position: int) -> float:
     return (right.error - left.error) / (right.bytes - left.bytes)
 
 
-def _filled(
-    chosen: dict[str, Option], options: Mapping[str, Sequence[Option]], budget: int
-) -> dict[str, Option]:
+def _filled(chosen: dict[str, Option], options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, Option]:
     """Improve by changes of one layer or of two at once, until none fits: what the hull's corners left on the table."""
     current = dict(chosen)
     slack = budget - sum(option.bytes for option in current.values())

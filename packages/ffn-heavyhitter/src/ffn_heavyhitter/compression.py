@@ -1,7 +1,7 @@
 """Compress a model in place, and merge it back.
 
-``compress`` replaces every FFN by what a treatment makes of it; ``merge`` puts dense layers back, exactly for an exact split,
-as dense approximations otherwise.
+``compress`` replaces every FFN by what a treatment makes of it; ``merge`` puts dense layers back, exactly for an exact
+split, as dense approximations otherwise.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     y = c + sum_{i in H} a_i(x) V_i + sum_{i in L} a_i(x) V_i
 
-Gate and up rows lie in one matrix, so that a single token costs two matrix-vector products, as few as can be; the two parts
-are slices of the same tensors. Merging sorts the neurons back: the weights are bit for bit what they were.
+Gate and up rows lie in one matrix, so that a single token costs two matrix-vector products, as few as can be; the two
+parts are slices of the same tensors. Merging sorts the neurons back: the weights are bit for bit what they were.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN
-from ffn_heavyhitter.feedforward import CompressedFeedForward, Spec, run_neurons, shape_spec, spec_dtype
+from ffn_heavyhitter.feedforward import (
+    CompressedFeedForward,
+    Spec,
+    bias_shapes,
+    fill_biases,
+    run_neurons,
+    shape_spec,
+    spec_dtype,
+    split_biases,
+)
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.statistics import LayerStatistics
 from ffn_heavyhitter.validation import heavy_count
@@ -27,15 +36,18 @@ class SplitFeedForward(CompressedFeedForward):
     """A dense FFN with its heavy neurons first."""
 
     kind = "split"
+    inner: Tensor
+    inner_bias: Tensor | None
+    down: Tensor
+    down_bias: Tensor | None
+    order: Tensor
 
     def __init__(self, spec: Spec, activation: nn.Module) -> None:
         super().__init__(spec, activation)
         d, m, dtype = spec["hidden_size"], spec["width"], spec_dtype(spec)
         rows = 2 * m if spec["gated"] else m
         self.hold(inner=((rows, d), dtype), down=((d, m), dtype), order=((m,), torch.int32))
-        inner_bias = bool({"up_bias", "gate_bias"} & set(spec["biases"]))
-        self.hold(inner_bias=((rows,), dtype) if inner_bias else None)
-        self.hold(down_bias=((d,), dtype) if "down_bias" in spec["biases"] else None)
+        self.hold(**bias_shapes(spec))
 
     @classmethod
     def of(cls, weights: FFNWeights, order: Tensor, heavy: int, activation: nn.Module) -> SplitFeedForward:
@@ -44,12 +56,7 @@ class SplitFeedForward(CompressedFeedForward):
         sorted_ = weights.neurons(order)
         gate = [] if sorted_.gate is None else [sorted_.gate]
         module.fill({"inner": torch.cat([*gate, sorted_.up]), "down": sorted_.down, "order": order})
-        if module.inner_bias is not None:
-            biases = [sorted_.gate_bias, sorted_.up_bias] if sorted_.gate is not None else [sorted_.up_bias]
-            zero = torch.zeros_like(sorted_.up[:, 0])
-            module.fill({"inner_bias": torch.cat([zero if bias is None else bias for bias in biases])})
-        if weights.down_bias is not None:
-            module.fill({"down_bias": weights.down_bias})
+        fill_biases(module, sorted_)
         return module
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,16 +84,9 @@ class SplitFeedForward(CompressedFeedForward):
         return self._sorted_weights().neurons(torch.argsort(self.order.long()))
 
     def _sorted_weights(self) -> FFNWeights:
-        m, gated, biases = self.spec["width"], self.spec["gated"], self.spec["biases"]
-        inner_bias = self.inner_bias
-        return FFNWeights(
-            up=self.inner[-m:],
-            down=self.down,
-            gate=self.inner[:m] if gated else None,
-            up_bias=inner_bias[-m:] if inner_bias is not None and "up_bias" in biases else None,
-            gate_bias=inner_bias[:m] if inner_bias is not None and "gate_bias" in biases else None,
-            down_bias=self.down_bias,
-        )
+        m = self.spec["width"]
+        gate = self.inner[:m] if self.spec["gated"] else None
+        return FFNWeights(up=self.inner[-m:], down=self.down, gate=gate, **split_biases(self))
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """Round a matrix to few bits, passing each column's rounding error on to the columns that are not rounded yet.
 
-The error that counts is of the output, E|(W - W') x|^2 = tr (W - W') C (W - W')^T with C = E[x x^T]. Rounding column j by e_j
-is answered best by changing the later columns by  -e_j U_jk / U_jj,  with U the upper Cholesky factor of C^-1 (optimal
-brain quantisation in a fixed order, as in GPTQ, arXiv:2210.17323). C is damped by a share of its median diagonal.
+The error that counts is of the output, E|(W - W') x|^2 = tr (W - W') C (W - W')^T with C = E[x x^T]. Rounding column j
+by e_j is answered best by changing the later columns by  -e_j U_jk / U_jj,  with U the upper Cholesky factor of C^-1
+(optimal brain quantisation in a fixed order, as in GPTQ, arXiv:2210.17323). C is damped by a share of its median
+diagonal.
 
-The grid of b bits is {-2^(b-1), ..., 2^(b-1) - 1} times a scale whose sign makes the longer side meet the group's largest
-weight; the scale is shrunk where clipping that weight costs less than a coarser grid.
+The grid of b bits is {-2^(b-1), ..., 2^(b-1) - 1} times a scale whose sign makes the longer side meet the group's
+largest weight; the scale is shrunk where clipping that weight costs less than a coarser grid.
 """
 
 from __future__ import annotations
@@ -131,4 +132,5 @@ def _inverse_factor(moment: Tensor, damping: float) -> Tensor:
     typical = damped.diagonal().median()
     damped.diagonal().add_(damping * (typical if typical > 0 else 1.0))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    return torch.linalg.cholesky(inverse, upper=True).float()
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor.float()

@@ -1,7 +1,7 @@
 """What every compressed FFN is: a module that knows its shape, runs the neurons, and can say its dense weights.
 
-A compressed FFN is described by plain data, its ``spec``. The spec is written into the model's config; building from it on
-an empty device and loading the stored tensors gives the module back.
+A compressed FFN is described by plain data, its ``spec``. The spec is written into the model's config; building from
+it on an empty device and loading the stored tensors gives the module back.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class CompressedFeedForward(nn.Module):
         raise NotImplementedError
 
     def settle(self, ffn: FFN) -> None:
-        """Change what lies outside the FFN, such as a norm that takes over a scale; called once, before installation."""
+        """Change what lies outside the FFN, such as a norm that takes over a scale; called once, before the swap."""
 
     def hold(self, **shapes: tuple[tuple[int, ...], torch.dtype] | None) -> None:
         """Make empty frozen parameters; None leaves the name unset."""
@@ -116,3 +116,41 @@ def shape_spec(weights: FFNWeights) -> Spec:
 def spec_dtype(spec: Mapping[str, Any]) -> torch.dtype:
     """The floating type of a spec's tensors."""
     return getattr(torch, spec["dtype"])  # type: ignore[no-any-return]
+
+
+def bias_shapes(spec: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], torch.dtype] | None]:
+    """Shapes of ``inner_bias`` (gate and up in one vector) and ``down_bias``, None where there is none."""
+    d, rows, dtype = spec["hidden_size"], spec["width"] * (2 if spec["gated"] else 1), spec_dtype(spec)
+    inner = bool({"up_bias", "gate_bias"} & set(spec["biases"]))
+    return {
+        "inner_bias": ((rows,), dtype) if inner else None,
+        "down_bias": ((d,), dtype) if "down_bias" in spec["biases"] else None,
+    }
+
+
+def fill_biases(module: CompressedFeedForward, weights: FFNWeights) -> None:
+    """Copy the biases, gate and up in one vector; one that is missing beside the other is zero."""
+    if module.inner_bias is not None:
+        parts = [weights.up_bias] if weights.gate is None else [weights.gate_bias, weights.up_bias]
+        zero = torch.zeros_like(weights.up[:, 0])
+        module.fill({"inner_bias": torch.cat([zero if part is None else part for part in parts])})
+    if weights.down_bias is not None:
+        module.fill({"down_bias": weights.down_bias})
+
+
+def split_biases(module: CompressedFeedForward) -> dict[str, Tensor]:
+    """The biases that the dense FFN has, by name."""
+    m, names = module.spec["width"], module.spec["biases"]
+    found = {}
+    if "up_bias" in names:
+        found["up_bias"] = module.get_parameter("inner_bias").data[-m:]
+    if "gate_bias" in names:
+        found["gate_bias"] = module.get_parameter("inner_bias").data[:m]
+    if "down_bias" in names:
+        found["down_bias"] = module.get_parameter("down_bias").data
+    return found
+
+
+def is_offloaded(module: nn.Module) -> bool:
+    """Whether accelerate takes the module's weights away between calls; nothing may be kept then."""
+    return bool(getattr(getattr(module, "_hf_hook", None), "offload", False))

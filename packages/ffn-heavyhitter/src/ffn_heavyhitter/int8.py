@@ -1,14 +1,16 @@
 """Eight-bit FFNs whose heavy neurons keep full precision on the way out.
 
-Weights: int8 with one scale a row. Activations: quantised at run time with one scale a token, because a few neurons answer
-the first token with values hundreds of times larger than any other, and one scale for all tokens would drown the rest:
+Weights: int8 with one scale a row. Activations: quantised at run time with one scale a token, because a few neurons
+answer the first token with values hundreds of times larger than any other, and one scale for all tokens would drown
+the rest:
 
     s_t = max_j |x_tj|,     W x_t  ~=  s_t Q(W) Q(x_t / s_t)
 
-- The h neurons with the largest peaks |a| (the heavy ones) go first; their columns of V stay in floating point.
-- Input channels are balanced beforehand, x_j / b_j and W_j b_j with b_j = (max|x_j| / max|W_j|)^alpha; 1/b goes into the
+- The h neurons with the largest peaks |a| (the heavy ones) go first; their columns of V stay in floating point. -
+Input channels are balanced beforehand, x_j / b_j and W_j b_j with b_j = (max|x_j| / max|W_j|)^alpha; 1/b goes into the
   norm before the FFN and costs nothing (SmoothQuant, arXiv:2211.10438). Where no norm feeds the FFN alone, b = 1.
-- Weights use -63 .. 63: pairs of products u8 x s7 then fit int16, 2 * 255 * 63 < 2^15, which processors without VNNI need.
+- Weights use -63 .. 63: pairs of products u8 x s7 then fit int16, 2 * 255 * 63 < 2^15, which processors without VNNI
+need.
 
 The kernel is PyTorch's own ``quantized.linear_dynamic``; dividing rows by s_t first gives it scales per token.
 """
@@ -24,8 +26,18 @@ import torch
 from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN
-from ffn_heavyhitter.feedforward import CompressedFeedForward, Spec, run_neurons, shape_spec, spec_dtype
 from ffn_heavyhitter.feedback import Rounded, round_with_feedback
+from ffn_heavyhitter.feedforward import (
+    CompressedFeedForward,
+    Spec,
+    bias_shapes,
+    fill_biases,
+    is_offloaded,
+    run_neurons,
+    shape_spec,
+    spec_dtype,
+    split_biases,
+)
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.statistics import LayerStatistics
 from ffn_heavyhitter.validation import heavy_count
@@ -45,6 +57,14 @@ class Int8FeedForward(CompressedFeedForward):
     """
 
     kind = "int8"
+    inner: Tensor
+    inner_scale: Tensor
+    inner_bias: Tensor | None
+    down_heavy: Tensor
+    down_light: Tensor
+    down_scale: Tensor
+    down_bias: Tensor | None
+    order: Tensor
 
     def __init__(self, spec: Spec, activation: nn.Module) -> None:
         super().__init__(spec, activation)
@@ -58,9 +78,7 @@ class Int8FeedForward(CompressedFeedForward):
             down_scale=((d,), dtype),
             order=((m,), torch.int32),
         )
-        inner_bias = bool({"up_bias", "gate_bias"} & set(spec["biases"]))
-        self.hold(inner_bias=((rows,), dtype) if inner_bias else None)
-        self.hold(down_bias=((d,), dtype) if "down_bias" in spec["biases"] else None)
+        self.hold(**bias_shapes(spec))
         self.backend = "int8" if "fbgemm" in torch.backends.quantized.supported_engines else "dense"
         self.balance: Tensor | None = None
         self._prepared: _Packed | FFNWeights | None = None
@@ -77,7 +95,7 @@ class Int8FeedForward(CompressedFeedForward):
     def forward(self, x: Tensor) -> Tensor:
         """Output of the FFN, shape (..., d)."""
         rows = x.reshape(-1, x.shape[-1])
-        if self.backend == "dense" or not x.device.type == "cpu" or rows.shape[0] == 0:
+        if self.backend == "dense" or x.device.type != "cpu" or rows.shape[0] == 0:
             weights = self._ready(FFNWeights, self.sorted_weights)
             y = nn.functional.linear(run_neurons(weights, self.activation, rows), weights.down, weights.down_bias)
         else:
@@ -123,12 +141,12 @@ class Int8FeedForward(CompressedFeedForward):
         if isinstance(self._prepared, kind):
             return self._prepared
         made = make()
-        if not getattr(getattr(self, "_hf_hook", None), "offload", False):
+        if not is_offloaded(self):
             self._prepared = made
         return made
 
     def _pack(self) -> _Packed:
-        m, biases = self.spec["width"], self._biases()
+        m, biases = self.spec["width"], split_biases(self)
         gated = self.spec["gated"]
         inner, scale = self.inner.data, self.inner_scale.data
         return _Packed(
@@ -141,17 +159,6 @@ class Int8FeedForward(CompressedFeedForward):
             **{name: bias.float() for name, bias in biases.items()},
         )
 
-    def _biases(self) -> dict[str, Tensor]:
-        m, names = self.spec["width"], self.spec["biases"]
-        found = {}
-        if "up_bias" in names:
-            found["up_bias"] = self.inner_bias.data[-m:]
-        if "gate_bias" in names:
-            found["gate_bias"] = self.inner_bias.data[:m]
-        if "down_bias" in names:
-            found["down_bias"] = self.down_bias.data
-        return found
-
     def sorted_weights(self) -> FFNWeights:
         """The weights dequantised, heavy neurons first."""
         m, dtype = self.spec["width"], spec_dtype(self.spec)
@@ -161,7 +168,7 @@ class Int8FeedForward(CompressedFeedForward):
             up=inner[-m:],
             down=torch.cat([self.down_heavy.data, light], dim=1),
             gate=inner[:m] if self.spec["gated"] else None,
-            **self._biases(),
+            **split_biases(self),
         )
 
     def dense_weights(self) -> FFNWeights:
@@ -266,16 +273,6 @@ def scaled_input(weights: FFNWeights, scale: Tensor) -> FFNWeights:
     return replace(weights, up=weights.up * scale, gate=gate)
 
 
-def fill_biases(module: CompressedFeedForward, weights: FFNWeights) -> None:
-    """Copy the biases, gate and up in one vector; one that is missing beside the other is zero."""
-    if module.inner_bias is not None:
-        parts = [weights.up_bias] if weights.gate is None else [weights.gate_bias, weights.up_bias]
-        zero = torch.zeros_like(weights.up[:, 0])
-        module.fill({"inner_bias": torch.cat([zero if part is None else part for part in parts])})
-    if weights.down_bias is not None:
-        module.fill({"down_bias": weights.down_bias})
-
-
 def _seven_bits(matrix: Tensor, moment: Tensor | None) -> Rounded:
     """Codes -63 .. 63 and one scale a row."""
     bound = torch.tensor([[LARGEST_CODE]])
@@ -286,7 +283,8 @@ def _seven_bits(matrix: Tensor, moment: Tensor | None) -> Rounded:
 
 def _row_scale(x: Tensor) -> Tensor:
     """Largest absolute value of each row, shape (T, 1), never zero."""
-    return torch.linalg.vector_norm(x, ord=torch.inf, dim=1, keepdim=True).clamp_(min=_SMALLEST)
+    largest: Tensor = torch.linalg.vector_norm(x, ord=torch.inf, dim=1, keepdim=True)
+    return largest.clamp_(min=_SMALLEST)
 
 
 def _packed(codes: Tensor, scale: Tensor) -> Any:

@@ -82,6 +82,14 @@ class LowRankFeedForward(CompressedFeedForward):
     """Heavy neurons dense, light ones through factors of low rank."""
 
     kind = "low_rank"
+    first: Tensor
+    inner_left: Tensor
+    down_right: Tensor
+    down_last: Tensor
+    up_bias: Tensor
+    gate_bias: Tensor
+    down_bias: Tensor
+    order: Tensor
 
     def __init__(self, spec: Spec, activation: nn.Module) -> None:
         super().__init__(spec, activation)
@@ -170,7 +178,9 @@ class LowRank:
         weights = ffn.weights()
         heavy, rank = self._sizes(weights)
         if rank > min(weights.hidden_size, weights.width - heavy):
-            raise CompressionError(f"{ffn.name}: rank {rank} exceeds the light part's; its share {self.share} saves nothing")
+            raise CompressionError(
+                f"{ffn.name}: rank {rank} exceeds the light part's; its share {self.share} saves nothing"
+            )
         inputs, hidden = (layer.need(name, "moments=True") for name in ("input_moment", "hidden_moment"))
         order = heavy_first(score(self.score, layer, weights), heavy)
         sorted_ = weights.neurons(order)

@@ -1,13 +1,13 @@
 """Split quantisation: heavy neurons keep more bits than light ones, everything of a neuron in its class.
 
-With a share f of heavy neurons at b_H bits, light ones at b_L, and a half-precision scale for each group of g weights, a
-weight takes
+With a share f of heavy neurons at b_H bits, light ones at b_L, and a half-precision scale for each group of g weights,
+a weight takes
 
     f b_H + (1 - f) b_L + 16 / g   bits.
 
-Rows of gate and up are rounded along the input, columns of down along the neurons, heavy ones first, so that no group holds
-both classes; rounding errors are passed on (see ``feedback``). This is a format for storage and transport: weights are
-dequantised once when the module first runs.
+Rows of gate and up are rounded along the input, columns of down along the neurons, heavy ones first, so that no group
+holds both classes; rounding errors are passed on (see ``feedback``). This is a format for storage and transport:
+weights are dequantised once when the module first runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from torch import Tensor, nn
 from ffn_heavyhitter.adapters import FFN
 from ffn_heavyhitter.errors import CompressionError
 from ffn_heavyhitter.feedback import Rounded, round_with_feedback
-from ffn_heavyhitter.feedforward import CompressedFeedForward, Spec, run_neurons, shape_spec, spec_dtype
+from ffn_heavyhitter.feedforward import (
+    CompressedFeedForward,
+    Spec,
+    is_offloaded,
+    run_neurons,
+    shape_spec,
+    spec_dtype,
+)
 from ffn_heavyhitter.packing import pack, packed_bytes, unpack
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.statistics import LayerStatistics
@@ -35,6 +42,7 @@ class MixedBitsFeedForward(CompressedFeedForward):
     """An FFN stored with packed codes of two widths."""
 
     kind = "mixed_bits"
+    order: Tensor
 
     def __init__(self, spec: Spec, activation: nn.Module) -> None:
         super().__init__(spec, activation)
@@ -69,7 +77,7 @@ class MixedBitsFeedForward(CompressedFeedForward):
         weights = self._dense
         if weights is None or weights.up.dtype != x.dtype or weights.up.device != x.device:
             weights = self.sorted_weights(x.dtype)
-            if not getattr(getattr(self, "_hf_hook", None), "offload", False):
+            if not is_offloaded(self):
                 self._dense = weights
         return nn.functional.linear(run_neurons(weights, self.activation, x), weights.down, weights.down_bias)
 
@@ -217,4 +225,5 @@ def passed_on(error: Tensor, moment: Tensor, heavy: int) -> Tensor:
     """Change of the light columns that best makes up for an error of the heavy ones: E C_HL C_LL^-1, damped."""
     damped = moment[heavy:, heavy:].double().clone()
     damped.diagonal().add_(0.01 * damped.diagonal().median())
-    return torch.linalg.solve(damped, moment[heavy:, :heavy].double() @ error.double().T).T
+    change: Tensor = torch.linalg.solve(damped, moment[heavy:, :heavy].double() @ error.double().T)
+    return change.T

@@ -49,14 +49,14 @@ def load_causal_model(name: str | os.PathLike[str], **options: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(model_folder(name), **{"dtype": torch.float32, **options}).eval()
+    return _frozen(AutoModelForCausalLM.from_pretrained(model_folder(name), **{"dtype": torch.float32, **options}))
 
 
 def load_encoder(name: str | os.PathLike[str], **options: Any) -> Any:
     """An encoder in eval mode."""
     from transformers import AutoModel
 
-    return AutoModel.from_pretrained(model_folder(name), **options).eval()
+    return _frozen(AutoModel.from_pretrained(model_folder(name), **options))
 
 
 def load_tokenizer(name: str | os.PathLike[str]) -> Any:
@@ -66,6 +66,10 @@ def load_tokenizer(name: str | os.PathLike[str]) -> Any:
     return AutoTokenizer.from_pretrained(model_folder(name))
 
 
+def _frozen(model: Any) -> Any:
+    return model.eval()
+
+
 def _dequantised(file: Path) -> Path:
     """A folder with the GGUF file's weights as float32 safetensors, made once in the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ffn-heavyhitter" / file.stem
@@ -73,10 +77,10 @@ def _dequantised(file: Path) -> Path:
         return cache
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    place = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
+    place: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     read = AutoModelForCausalLM.from_pretrained(**place)
-    config = AutoConfig.from_pretrained(**place)
-    plain = AutoModelForCausalLM.from_config(config)
+    build: Any = AutoModelForCausalLM
+    plain = build.from_config(AutoConfig.from_pretrained(**place))
     plain.load_state_dict(read.state_dict())
     scratch = cache.with_name(cache.name + ".part")
     AutoTokenizer.from_pretrained(**place).save_pretrained(scratch)

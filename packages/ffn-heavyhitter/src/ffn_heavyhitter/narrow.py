@@ -2,8 +2,8 @@
 
 With C = E[a a^T], mu = E[a], H kept and L dropped, the output error E|y' - y|^2 is least for
 
-    V' = V_H + V_L C_LH (C_HH + lam I)^-1,     c' = c + V_L mu_L                          (ridge; C as it is, or centred)
-    with a bias, C centred by mu:              c' = c + V_L mu_L - (V' - V_H) mu_H.
+    V' = V_H + V_L C_LH (C_HH + lam I)^-1,     c' = c + V_L mu_L                          (ridge; C as it is, or
+    centred) with a bias, C centred by mu:              c' = c + V_L mu_L - (V' - V_H) mu_H.
 
 lam is in units of the median of C's diagonal, because a few massive activations own its mean. "mean" keeps V' = V_H and
 only adds the mean of what was dropped to the bias.
@@ -34,6 +34,9 @@ class NarrowFeedForward(CompressedFeedForward):
     """A dense FFN of fewer neurons."""
 
     kind = "narrow"
+    up: Tensor
+    down: Tensor
+    down_bias: Tensor | None
 
     def __init__(self, spec: Spec, activation: nn.Module) -> None:
         super().__init__(spec, activation)
@@ -49,7 +52,7 @@ class NarrowFeedForward(CompressedFeedForward):
 
     def dense_weights(self) -> FFNWeights:
         """The narrow FFN itself."""
-        return FFNWeights(**{name: tensor for name, tensor in self.named_parameters(recurse=False)})
+        return FFNWeights(**dict(self.named_parameters(recurse=False)))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Plans: which treatment each FFN gets, chosen for a budget and written as JSON.
 
-Options of each layer are fitted and their error measured on held-out statistics, in the metric of the loss gradient where
-that was collected:
+Options of each layer are fitted and their error measured on held-out statistics, in the metric of the loss gradient
+where that was collected:
 
     error = 1/2 E[(y' - y)^T G (y' - y)],   G = E[g g^T],
 
@@ -120,8 +120,8 @@ def plan_widths(
     ----------
     model : nn.Module
     fit, held_out : Statistics
-        With second moments, from different tokens: compensation is fitted on one, errors are measured on the other. Where
-        ``fit`` holds gradients, errors count in their metric.
+        With second moments, from different tokens: compensation is fitted on one, errors are measured on the other.
+        Where ``fit`` holds gradients, errors count in their metric.
     share : float
         Neurons to keep over all layers, inside (0, 1).
     template : Narrow

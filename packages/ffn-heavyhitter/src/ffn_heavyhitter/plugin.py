@@ -1,8 +1,8 @@
 """The plug-in by which transformers restores a compressed model: ``AutoModel*.from_pretrained(folder)``.
 
-``config.json`` holds, under ``quantization_config``, the spec of every compressed FFN. Before weights are read, the plug-in
-swaps the FFNs of the empty model for empty modules made from their specs; reading shards, placing on devices and
-offloading are then what they always are.
+``config.json`` holds, under ``quantization_config``, the spec of every compressed FFN. Before weights are read, the
+plug-in swaps the FFNs of the empty model for empty modules made from their specs; reading shards, placing on devices
+and offloading are then what they always are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SCHEMA = 1
 
 
 @register_quantization_config(METHOD)
-class FFNHeavyHitterConfig(QuantizationConfigMixin):  # type: ignore[misc]
+class FFNHeavyHitterConfig(QuantizationConfigMixin):
     """What ``config.json`` says about the compressed FFNs.
 
     Attributes
@@ -38,13 +38,13 @@ class FFNHeavyHitterConfig(QuantizationConfigMixin):  # type: ignore[misc]
     def __init__(self, layers: dict[str, Any] | None = None, schema: int = _SCHEMA, **kwargs: Any) -> None:
         if schema != _SCHEMA:
             raise CompressionError(f"schema={schema} of the compressed model is unknown; this version reads {_SCHEMA}")
-        self.quant_method = METHOD
+        self.quant_method: Any = METHOD
         self.layers = layers or {}
         self.schema = schema
 
 
 @register_quantizer(METHOD)
-class FFNHeavyHitterQuantizer(HfQuantizer):  # type: ignore[misc]
+class FFNHeavyHitterQuantizer(HfQuantizer):
     """Swaps empty compressed FFNs into a model whose weights are about to be read."""
 
     quantization_config: FFNHeavyHitterConfig

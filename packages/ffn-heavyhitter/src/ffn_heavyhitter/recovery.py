@@ -8,6 +8,7 @@ by Adam with a linear decay to zero. No label is used: the text only says where 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ def recover(
         for step in range(steps):
             batch = batches[step % len(batches)]
             adam.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
-            loss = _divergence(model, teacher, batch)
+            loss: Any = _divergence(model, teacher, batch)
             adam.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(trained, 1.0)

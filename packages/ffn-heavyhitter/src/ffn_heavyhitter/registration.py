@@ -1,7 +1,8 @@
 """Register the plug-in the moment transformers' registry is imported, without importing transformers here.
 
-``import ffn_heavyhitter`` takes milliseconds; transformers and torch take seconds. Where the registry is loaded already the
-plug-in is registered at once; otherwise a finder waits for the registry's import and registers right after it.
+``import ffn_heavyhitter`` takes milliseconds; transformers and torch take seconds. Where the registry is loaded
+already the plug-in is registered at once; otherwise a finder waits for the registry's import and registers right after
+it.
 """
 
 from __future__ import annotations

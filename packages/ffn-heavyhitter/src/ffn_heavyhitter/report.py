@@ -1,4 +1,4 @@
-"""The heavy-hitter report: is the norm of an FFN's output owned by few neurons, the same ones for every token?
+"""The heavy-hitter report: is the norm of an FFN's output owned by few neurons, the same for every token.
 
 For each layer, with n_ti = |a_ti| |V_i| and s_i = E_t n_ti:
 
@@ -81,10 +81,12 @@ class HeavyHitterReport:
         """What the numbers say about the paper's observation, in a sentence."""
         hit = sum(layer.hit_rate for layer in self.layers) / len(self.layers)
         always = sum(layer.always_on for layer in self.layers) / len(self.layers)
-        strength = "holds" if hit > 0.5 and always > 0.02 else "holds weakly" if hit > 2 * TOP_SHARE else "does not hold"
+        strength = (
+            "holds" if hit > 0.5 and always > 0.02 else "holds weakly" if hit > 2 * TOP_SHARE else "does not hold"
+        )
         return (
-            f"'the same few neurons are heavy for any token' {strength} here: a neuron of a token's top 10 % is in the "
-            f"layer's top 10 % {hit:.0%} of the time (chance 10 %), and {always:.1%} of neurons are heavy for most tokens"
+            f"'the same few neurons are heavy for any token' {strength} here: a neuron of a token's top 10 % is in "
+            f"the layer's top 10 % {hit:.0%} of the time (chance 10 %), and {always:.1%} of neurons are heavy for most tokens"
         )
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -122,9 +124,7 @@ def analyse(
     HeavyHitterReport
     """
     whole = first + second
-    layers = tuple(
-        _layer(name, layer, first.layers[name], second.layers[name]) for name, layer in whole.layers.items()
-    )
+    layers = tuple(_layer(name, layer, first.layers[name], second.layers[name]) for name, layer in whole.layers.items())
     overlap = {}
     for (a, one), (b, other) in combinations((domains or {}).items(), 2):
         overlaps = [top_overlap(layer, other.layers[name]) for name, layer in one.layers.items()]

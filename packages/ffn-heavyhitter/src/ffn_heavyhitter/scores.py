@@ -78,8 +78,9 @@ def hybrid_fisher(layer: LayerStatistics, weights: FFNWeights) -> Tensor:
 
 def magnitude(layer: LayerStatistics, weights: FFNWeights) -> Tensor:
     """Product of the norms of the neuron's weights."""
-    gate = 1.0 if weights.gate is None else weights.gate.double().norm(dim=1)
-    return gate * weights.up.double().norm(dim=1) * weights.down_norms
+    rows = [weights.up] if weights.gate is None else [weights.gate, weights.up]
+    norms = [torch.linalg.vector_norm(row.double(), dim=1) for row in rows]
+    return torch.stack([*norms, weights.down_norms]).prod(0)
 
 
 SCORES: dict[str, Score] = {

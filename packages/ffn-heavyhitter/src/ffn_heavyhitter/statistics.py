@@ -4,12 +4,12 @@ With a_ti the activation of neuron i on token t, V_i its output vector and n_ti 
 
     sum_t a_ti,   sum_t |a_ti|,   sum_t a_ti^2,   max_t |a_ti|,   #{t : n_ti among the k largest of token t}
 
-are kept per neuron in float64. Padding never enters: the attention mask of the model's own call selects the tokens. Sums
-over tokens do not depend on how tokens are batched, and two halves add up. The first token of each sequence is counted
-apart, because a few neurons answer it with activations hundreds of times larger than any other.
+are kept per neuron in float64. Padding never enters: the attention mask of the model's own call selects the tokens.
+Sums over tokens do not depend on how tokens are batched, and two halves add up. The first token of each sequence is
+counted apart, because a few neurons answer it with activations hundreds of times larger than any other.
 
-On request also second moments E[a a^T] (for compensation), E[x x^T] of the FFN's input (for low rank and error feedback),
-and E[(a_i dL/da_i)^2], the empirical Fisher information of switching neuron i off.
+On request also second moments E[a a^T] (for compensation), E[x x^T] of the FFN's input (for low rank and error
+feedback), and E[(a_i dL/da_i)^2], the empirical Fisher information of switching neuron i off.
 """
 
 from __future__ import annotations
@@ -203,7 +203,8 @@ def collect(
     moments : bool
         Also gather second moments of activations and inputs: memory 8 (m^2 + d^2) bytes a layer.
     gradients : bool
-        Also gather the Fisher information and the gradient's second moment, by backward passes through the language-model loss.
+        Also gather the Fisher information and the gradient's second moment, by backward passes through the
+        language-model loss.
     progress : callable, optional
         Called with the number of tokens seen after each batch.
 
@@ -335,7 +336,7 @@ class _Watcher:
             self._add_moment("input_moment", x)
 
     def _hidden(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        hidden = inputs[0]
+        hidden: Any = inputs[0]
         a = self._tokens_of(hidden.detach())
         total = a.square().sum(0, dtype=torch.float64)
         if not torch.isfinite(total).all():
@@ -362,7 +363,7 @@ class _Watcher:
                 )
             )
 
-    def _output(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _output(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         if self.gradients:
             output.register_hook(lambda gradient: self._add_moment("gradient_moment", self._tokens_of(gradient)))
 

@@ -1,7 +1,7 @@
 """Calibration and evaluation text as token windows.
 
-WikiText-2 is published tokenised (`` @-@ ``, `` , ``, ``( x )``). ``detokenise`` undoes what can be undone by rule, so that a
-model sees text as people write it.
+WikiText-2 is published tokenised (`` @-@ ``, `` , ``, ``( x )``). ``detokenise`` undoes what can be undone by rule, so
+that a model sees text as people write it.
 """
 
 from __future__ import annotations

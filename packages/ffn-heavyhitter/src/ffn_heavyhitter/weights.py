@@ -56,7 +56,8 @@ class FFNWeights:
     @property
     def down_norms(self) -> Tensor:
         """|V_i| of every neuron, shape (m,), float64."""
-        return self.down.double().norm(dim=0)
+        norms: Tensor = torch.linalg.vector_norm(self.down.double(), dim=0)
+        return norms
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that are there, by name."""

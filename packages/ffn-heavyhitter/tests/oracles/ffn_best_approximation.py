@@ -10,7 +10,9 @@ def eckart_young_error(matrix: Tensor, inputs: Tensor, rank: int) -> float:
     return float(values[rank:].square().sum())
 
 
-def least_squares_removal(hidden: Tensor, down: Tensor, kept: Tensor, ridge: float, bias: bool) -> tuple[Tensor, Tensor]:
+def least_squares_removal(
+    hidden: Tensor, down: Tensor, kept: Tensor, ridge: float, bias: bool
+) -> tuple[Tensor, Tensor]:
     """Output weights (d, k) and bias (d,) of kept neurons, by lstsq on the stacked tokens.
 
     The ridge pulls towards the neurons' own output weights: rows sqrt(T ridge) (V' - V_H) = 0 are stacked below.
