@@ -13,8 +13,6 @@ WAYS = {
     "ours": Int8(),
     "without error feedback": Int8(feedback=False),
     "random heavy set": Int8(score="random"),
-    "no heavy set": Int8(heavy=0),
-    "no smoothing": Int8(smoothing=0.0),
 }
 
 

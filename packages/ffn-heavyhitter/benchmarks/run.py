@@ -9,13 +9,14 @@ from pathlib import Path
 import bits
 import headline
 import rank
+import recovery
 import structure
 import sts
 import torch
 from papershelf_core.machine import Machine
 from study import Study
 
-STUDIES = {"headline": headline, "bits": bits, "structure": structure, "rank": rank}
+STUDIES = {"headline": headline, "bits": bits, "structure": structure, "rank": rank, "recovery": recovery}
 
 
 def main() -> None:

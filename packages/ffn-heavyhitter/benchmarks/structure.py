@@ -6,7 +6,6 @@ import statistics
 from ffn_heavyhitter import Narrow, find_ffns
 from ffn_heavyhitter.models import load_causal_model
 from ffn_heavyhitter.plan import plan_widths
-from ffn_heavyhitter.recovery import recover
 from study import Study
 
 WIDTH = 1152
@@ -21,13 +20,6 @@ PEERS = {
 def per_layer(study: Study) -> dict[str, Narrow]:
     template = Narrow(WIDTH)
     return plan_widths(study.dense, study.fit, study.held_out, share=0.75, template=template).treatments
-
-
-def recovered(study: Study, treatment) -> dict:
-    model = study.compressed(treatment)
-    batches = [{"input_ids": window[None]} for window in study.calibration]
-    recover(model, study.dense, batches, epochs=1)
-    return described(study, model)
 
 
 def described(study: Study, model) -> dict:
@@ -55,12 +47,14 @@ def rows(study: Study) -> list[tuple[str, ...]]:
             study, study.compressed(Narrow(WIDTH, "mean", score="hybrid_fisher"))
         ),
         "ours, width of each layer": lambda: described(study, study.compressed(per_layer(study))),
-        "ours, uniform, one pass of recovery": lambda: recovered(study, UNIFORM),
-        "ours, width of each layer, one pass of recovery": lambda: recovered(study, per_layer(study)),
     }
     for label, measure in ours.items():
         cells[label] = study.cell("structure-" + label.replace(",", "").replace(" ", "-"), measure)
-    best = cells[PEERS["optipfair_data"]]["perplexity"]
+    return table_of(study, cells)
+
+
+def table_of(study: Study, cells: dict[str, dict]) -> list[tuple[str, ...]]:
+    best = study.cell("structure-optipfair_data", lambda: peer(study, "optipfair_data"))["perplexity"]
     table = [("75 % of the FFN width", "mean width", "perplexity", "x dense +- s.e.", "x optipfair data-driven")]
     for label, cell in cells.items():
         ratio = f"{cell['ratio']:.4f} +- {cell['standard_error']:.4f}"

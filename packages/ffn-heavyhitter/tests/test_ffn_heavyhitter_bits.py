@@ -9,7 +9,7 @@ from ffn_heavyhitter.adapters import find_ffns
 from ffn_heavyhitter.feedback import round_with_feedback
 from ffn_heavyhitter.feedforward import compressed_ffns
 from ffn_heavyhitter.packing import pack, unpack
-from ffn_heavyhitter_models import FAMILIES, output, tiny, tokens
+from ffn_heavyhitter.random_models import FAMILIES, output, tiny, tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.ffn_int8_by_hand import int8_ffn

@@ -9,7 +9,7 @@ import torch
 from ffn_heavyhitter import CompressionError, Int8, LowRank, MixedBits, Narrow, Split, collect, compress, merge
 from ffn_heavyhitter.evaluation import bytes_on_disk
 from ffn_heavyhitter.feedforward import compressed_ffns
-from ffn_heavyhitter_models import FAMILIES, output, tiny, tokens
+from ffn_heavyhitter.random_models import FAMILIES, output, tiny, tokens
 from safetensors.torch import save_file
 
 WAYS = {

@@ -5,7 +5,7 @@ import torch
 from ffn_heavyhitter import CompressionError, Split, UnsupportedArchitectureError, collect, compress, merge
 from ffn_heavyhitter.adapters import FFNLayout, find_ffns, register_adapter
 from ffn_heavyhitter.feedforward import compressed_ffns
-from ffn_heavyhitter_models import FAMILIES, output, tiny, tokens
+from ffn_heavyhitter.random_models import FAMILIES, output, tiny, tokens
 from oracles.ffn_neuron_by_neuron import ffn_output
 
 

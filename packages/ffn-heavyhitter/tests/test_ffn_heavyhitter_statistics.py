@@ -4,8 +4,8 @@ import pytest
 import torch
 from ffn_heavyhitter import CalibrationError, Statistics, StatisticsError, collect
 from ffn_heavyhitter.adapters import find_ffns
+from ffn_heavyhitter.random_models import FAMILIES, tiny, tokens
 from ffn_heavyhitter.scores import SCORES, heavy_first, score
-from ffn_heavyhitter_models import FAMILIES, tiny, tokens
 from oracles.ffn_neuron_by_neuron import ffn_output
 
 

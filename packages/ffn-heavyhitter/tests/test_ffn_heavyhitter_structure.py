@@ -7,8 +7,8 @@ from ffn_heavyhitter.adapters import find_ffns
 from ffn_heavyhitter.feedforward import compressed_ffns
 from ffn_heavyhitter.low_rank import activation_aware_factors, rank_for_share
 from ffn_heavyhitter.narrow import compensated, removal_error
+from ffn_heavyhitter.random_models import FAMILIES, output, tiny, tokens
 from ffn_heavyhitter.scores import heavy_first, score
-from ffn_heavyhitter_models import FAMILIES, output, tiny, tokens
 from oracles.ffn_best_approximation import eckart_young_error, least_squares_removal
 from oracles.ffn_neuron_by_neuron import ffn_output
 

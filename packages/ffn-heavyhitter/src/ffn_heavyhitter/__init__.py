@@ -13,6 +13,7 @@ from ffn_heavyhitter.registration import register_with_transformers
 
 if TYPE_CHECKING:
     from ffn_heavyhitter.adapters import FFNLayout, find_ffns, register_adapter
+    from ffn_heavyhitter.backend import choose_backend
     from ffn_heavyhitter.compression import compress, merge
     from ffn_heavyhitter.errors import (
         BudgetError,
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from ffn_heavyhitter.low_rank import LowRank
     from ffn_heavyhitter.mixed_bits import MixedBits
     from ffn_heavyhitter.narrow import Narrow
+    from ffn_heavyhitter.plan import Plan, plan_budget, plan_widths
+    from ffn_heavyhitter.recovery import recover
+    from ffn_heavyhitter.report import HeavyHitterReport, analyse
     from ffn_heavyhitter.statistics import Statistics, collect
 
 _HOME = {
@@ -35,18 +39,25 @@ _HOME = {
     "CompressionError": "errors",
     "FFNLayout": "adapters",
     "FFNWarning": "errors",
+    "HeavyHitterReport": "report",
     "Int8": "int8",
     "LowRank": "low_rank",
     "MixedBits": "mixed_bits",
     "Narrow": "narrow",
+    "Plan": "plan",
     "Split": "exact",
     "Statistics": "statistics",
     "StatisticsError": "errors",
     "UnsupportedArchitectureError": "errors",
+    "analyse": "report",
+    "choose_backend": "backend",
     "collect": "statistics",
     "compress": "compression",
     "find_ffns": "adapters",
     "merge": "compression",
+    "plan_budget": "plan",
+    "plan_widths": "plan",
+    "recover": "recovery",
     "register_adapter": "adapters",
 }
 
@@ -56,18 +67,25 @@ __all__ = [
     "CompressionError",
     "FFNLayout",
     "FFNWarning",
+    "HeavyHitterReport",
     "Int8",
     "LowRank",
     "MixedBits",
     "Narrow",
+    "Plan",
     "Split",
     "Statistics",
     "StatisticsError",
     "UnsupportedArchitectureError",
+    "analyse",
+    "choose_backend",
     "collect",
     "compress",
     "find_ffns",
     "merge",
+    "plan_budget",
+    "plan_widths",
+    "recover",
     "register_adapter",
 ]
 

@@ -2,21 +2,21 @@
 
     minimise sum_l e_l(o_l)   subject to   sum_l b_l(o_l) <= B
 
-is a multiple-choice knapsack. Each layer's options are thinned to their lower convex hull in the (bytes, error) plane;
-steps along the hulls, best error saved per byte first, solve the linear relaxation, and what the last step leaves
-unspent is filled with the best options that still fit. ``exact_allocation`` in the tests' oracles solves small cases
-by dynamic programming.
+is a multiple-choice knapsack. Layers are added one by one; of all (bytes, error) totals that their options can make, only
+those are kept that no other total beats in both. While this front stays below ``FRONT`` totals the result is exact; a
+longer one keeps the best total of each of ``FRONT`` equal steps of bytes, so at most L B / FRONT bytes are lost to it.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ffn_heavyhitter.errors import BudgetError
 
 __all__ = ["Allocation", "Option", "allocate"]
+
+FRONT = 4096
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,16 @@ class Allocation:
         return sum(option.error for option in self.chosen.values())
 
 
+@dataclass(frozen=True)
+class _Total:
+    """Options of the first layers, as a chain from the last one back."""
+
+    bytes: int
+    error: float
+    last: Option | None = None
+    before: _Total | None = None
+
+
 def allocate(options: Mapping[str, Sequence[Option]], budget: int) -> Allocation:
     """Choose an option for each layer within a budget.
 
@@ -82,80 +92,36 @@ def allocate(options: Mapping[str, Sequence[Option]], budget: int) -> Allocation
     empty = [name for name, found in options.items() if not found]
     if empty:
         raise BudgetError(f"layer {empty[0]} has no option; give at least one")
-    hulls = {name: lower_hull(found) for name, found in options.items()}
-    floor = sum(hull[0].bytes for hull in hulls.values())
-    if floor > budget:
-        raise BudgetError(f"budget={budget} bytes is below the floor: the smallest options take {floor}")
-    step = dict.fromkeys(hulls, 0)
-    spent = floor
-    queue = [(_slope(hull, 1), name) for name, hull in hulls.items() if len(hull) > 1]
-    heapq.heapify(queue)
-    while queue:
-        _, name = heapq.heappop(queue)
-        hull, position = hulls[name], step[name] + 1
-        price = hull[position].bytes - hull[position - 1].bytes
-        if spent + price > budget:
-            continue
-        spent += price
-        step[name] = position
-        if position + 1 < len(hull):
-            heapq.heappush(queue, (_slope(hull, position + 1), name))
-    chosen = {name: hull[step[name]] for name, hull in hulls.items()}
-    return Allocation(_filled(chosen, options, budget))
-
-
-def lower_hull(options: Sequence[Option]) -> list[Option]:
-    """Options on the lower convex hull of (bytes, error), by rising bytes and falling error."""
-    hull: list[Option] = []
-    for option in sorted(options, key=lambda o: (o.bytes, o.error)):
-        if hull and option.error >= hull[-1].error:
-            continue
-        while len(hull) > 1 and _above(hull[-2], hull[-1], option):
-            hull.pop()
-        hull.append(option)
-    return hull
-
-
-def _above(left: Option, middle: Option, right: Option) -> bool:
-    """Whether ``middle`` lies on or above the line from ``left`` to ``right``."""
-    return (middle.error - left.error) * (right.bytes - left.bytes) >= (right.error - left.error) * (
-        middle.bytes - left.bytes
-    )
-
-
-def _slope(hull: list[Option], position: int) -> float:
-    """Error change per byte of a step, most negative first."""
-    left, right = hull[position - 1], hull[position]
-    return (right.error - left.error) / (right.bytes - left.bytes)
-
-
-def _filled(chosen: dict[str, Option], options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, Option]:
-    """Improve by changes of one layer or of two at once, until none fits: what the hull's corners left on the table."""
-    current = dict(chosen)
-    slack = budget - sum(option.bytes for option in current.values())
-    while True:
-        moves = [
-            (option.error - current[name].error, option.bytes - current[name].bytes, name, option)
-            for name, found in options.items()
+    floors = [min(option.bytes for option in found) for found in options.values()]
+    if sum(floors) > budget:
+        raise BudgetError(f"budget={budget} bytes is below the floor: the smallest options take {sum(floors)}")
+    front, rest = [_Total(0, 0.0)], sum(floors)
+    for found, floor in zip(options.values(), floors, strict=True):
+        rest -= floor  # what the layers to come take at the least
+        totals = [
+            _Total(total.bytes + option.bytes, total.error + option.error, option, total)
+            for total in front
             for option in found
-            if option != current[name]
+            if total.bytes + option.bytes + rest <= budget
         ]
-        best, change = 0.0, []
-        savers = sorted((move for move in moves if move[1] < 0), key=lambda move: move[0])
-        for move in moves:
-            if move[0] >= best:
-                continue
-            if move[1] <= slack:
-                best, change = move[0], [move]
-                continue
-            for saver in savers:
-                if move[0] + saver[0] >= best:
-                    break
-                if saver[2] != move[2] and move[1] + saver[1] <= slack:
-                    best, change = move[0] + saver[0], [move, saver]
-                    break
-        if not change or best > -1e-15:
-            return current
-        for _, price, name, option in change:
-            current[name] = option
-            slack -= price
+        front = _front(totals, budget)
+    total: _Total | None = front[-1]
+    chosen: list[Option] = []
+    while total is not None and total.last is not None:
+        chosen.append(total.last)
+        total = total.before
+    return Allocation(dict(zip(options, reversed(chosen), strict=True)))
+
+
+def _front(totals: list[_Total], budget: int) -> list[_Total]:
+    """Totals that no other beats in both bytes and error, by rising bytes and falling error."""
+    front: list[_Total] = []
+    for total in sorted(totals, key=lambda total: (total.bytes, total.error)):
+        if not front or total.error < front[-1].error:
+            front.append(total)
+    if len(front) <= FRONT:
+        return front
+    best: dict[int, _Total] = {}
+    for total in front:  # errors fall, so the last of a step is its best
+        best[total.bytes * FRONT // max(budget, 1)] = total
+    return [front[0], *(total for total in best.values() if total is not front[0])]

@@ -17,10 +17,11 @@ The kernel is PyTorch's own ``quantized.linear_dynamic``; dividing rows by s_t f
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -79,13 +80,23 @@ class Int8FeedForward(CompressedFeedForward):
             order=((m,), torch.int32),
         )
         self.hold(**bias_shapes(spec))
-        self.backend = "int8" if "fbgemm" in torch.backends.quantized.supported_engines else "dense"
+        self.backend: str = "int8" if "fbgemm" in torch.backends.quantized.supported_engines else "dense"
         self.balance: Tensor | None = None
         self._prepared: _Packed | FFNWeights | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the kernel's copy of the weights, which is made again on first use."""
         return {**self.__dict__, "_prepared": None}
+
+    def use(self, backend: Literal["int8", "dense"]) -> None:
+        """Run through the kernel or through dequantised weights."""
+        self.backend, self._prepared = backend, None
+
+    def twin(self, backend: Literal["int8", "dense"]) -> Int8FeedForward:
+        """A second module over the same tensors that runs the other way."""
+        second = copy.copy(self)
+        second.use(backend)
+        return second
 
     def settle(self, ffn: FFN) -> None:
         """Fold the balance of the input channels into the norm."""

@@ -81,12 +81,12 @@ class HeavyHitterReport:
         """What the numbers say about the paper's observation, in a sentence."""
         hit = sum(layer.hit_rate for layer in self.layers) / len(self.layers)
         always = sum(layer.always_on for layer in self.layers) / len(self.layers)
-        strength = (
-            "holds" if hit > 0.5 and always > 0.02 else "holds weakly" if hit > 2 * TOP_SHARE else "does not hold"
-        )
+        strong = hit > 0.5 and always > 0.02
+        strength = "holds" if strong else "holds weakly" if hit > 2 * TOP_SHARE else "does not hold"
         return (
             f"'the same few neurons are heavy for any token' {strength} here: a neuron of a token's top 10 % is in "
-            f"the layer's top 10 % {hit:.0%} of the time (chance 10 %), and {always:.1%} of neurons are heavy for most tokens"
+            f"the layer's top 10 % {hit:.0%} of the time (chance 10 %), and {always:.1%} of neurons are heavy for "
+            "most tokens"
         )
 
     def rows(self) -> list[tuple[str, ...]]:

@@ -1,4 +1,6 @@
-"""Tiny seeded random models of the five families, with neurons of very different weight."""
+"""Tiny seeded random models of the five families, with neurons of very different weight: for claims and tests."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +18,10 @@ from transformers import (
     OPTConfig,
     OPTForCausalLM,
 )
+
+from ffn_heavyhitter.adapters import find_ffns
+
+__all__ = ["FAMILIES", "output", "tiny", "tokens"]
 
 VOCABULARY = 97
 
@@ -104,8 +110,6 @@ def tiny(family: str, layers: int = 2, dtype: torch.dtype = torch.float32) -> An
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
             else:
                 parameter.mul_(8.0)
-        from ffn_heavyhitter.adapters import find_ffns
-
         for ffn in find_ffns(model):
             spread = torch.exp(torch.randn(96, generator=generator))
             weights = ffn.weights()
@@ -114,10 +118,13 @@ def tiny(family: str, layers: int = 2, dtype: torch.dtype = torch.float32) -> An
 
 
 def tokens(rows: int = 4, length: int = 24, seed: int = 0) -> torch.Tensor:
+    """Random token numbers, shape (rows, length)."""
     return torch.randint(3, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
 def output(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Logits of a causal model, last hidden states of an encoder."""
     with torch.no_grad():
         result = model(input_ids=ids)
-    return result.logits if hasattr(result, "logits") else result.last_hidden_state
+    found: torch.Tensor = result.logits if hasattr(result, "logits") else result.last_hidden_state
+    return found
