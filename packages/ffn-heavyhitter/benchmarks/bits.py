@@ -13,14 +13,12 @@ NEAREST = {"feedback": False}
 WAYS = {
     "64 heavy neurons 6 bits, light 3": MixedBits(),
     "random heavy set": MixedBits(score="random"),
-    "reversed heavy set": MixedBits(score="reversed:rms"),
     "uniform 4 bits": MixedBits(heavy=0, light_bits=4),
     "64 heavy neurons 6 bits, light 4": MixedBits(light_bits=4),
     "nearest: 64 heavy 6 bits, light 3": MixedBits(**NEAREST),
     "nearest: random heavy set": MixedBits(score="random", **NEAREST),
     "nearest: reversed heavy set": MixedBits(score="reversed:rms", **NEAREST),
     "nearest: uniform 4 bits": MixedBits(heavy=0, light_bits=4, **NEAREST),
-    "nearest: uniform 3 bits": MixedBits(heavy=0, light_bits=3, **NEAREST),
 }
 
 

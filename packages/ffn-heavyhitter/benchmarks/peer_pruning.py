@@ -36,10 +36,9 @@ def torch_pruning(model, percentage):
         pruner = tp.pruner.MagnitudePruner(
             mlp,
             torch.randn(1, 4, hidden),
-            importance=tp.importance.GroupNormImportance(p=2),
+            importance=tp.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=percentage / 100,
             ignored_layers=[mlp.down_proj],
-            root_module_types=[torch.nn.Linear],
         )
         pruner.step()
     model.config.intermediate_size = model.model.layers[0].mlp.up_proj.out_features
