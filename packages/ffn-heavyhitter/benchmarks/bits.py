@@ -15,10 +15,10 @@ WAYS = {
     "random heavy set": MixedBits(score="random"),
     "uniform 4 bits": MixedBits(heavy=0, light_bits=4),
     "64 heavy neurons 6 bits, light 4": MixedBits(light_bits=4),
+    "nearest: uniform 4 bits": MixedBits(heavy=0, light_bits=4, **NEAREST),
     "nearest: 64 heavy 6 bits, light 3": MixedBits(**NEAREST),
     "nearest: random heavy set": MixedBits(score="random", **NEAREST),
     "nearest: reversed heavy set": MixedBits(score="reversed:rms", **NEAREST),
-    "nearest: uniform 4 bits": MixedBits(heavy=0, light_bits=4, **NEAREST),
 }
 
 

@@ -8,16 +8,15 @@ from functools import partial
 from types import SimpleNamespace
 
 import torch
-from headline import stock
-from papershelf_core import timing
-from papershelf_core.machine import Machine
-
 from ffn_heavyhitter import Int8, LowRank, Narrow, Split, collect
 from ffn_heavyhitter.evaluation import time_models
 from ffn_heavyhitter.feedforward import run_neurons
 from ffn_heavyhitter.models import load_causal_model
 from ffn_heavyhitter.statistics import LayerStatistics
 from ffn_heavyhitter.weights import FFNWeights
+from headline import stock
+from papershelf_core import timing
+from papershelf_core.machine import Machine
 
 LAYERS, HIDDEN, WIDTH = 12, 576, 1536
 CASES = {
@@ -28,9 +27,9 @@ CASES = {
 }
 
 
-def whole_models(models: dict, vocabulary: int, repeat: int) -> None:
+def whole_models(models: dict, vocabulary: int, repeat: int, threads_to_try: list[int]) -> None:
     ids = torch.randint(0, vocabulary, (1, 512), generator=torch.Generator().manual_seed(0))
-    for threads in (1, 2):
+    for threads in threads_to_try:
         torch.set_num_threads(threads)
         for label, (length, options) in CASES.items():
             result = time_models(models, ids[:, :length].contiguous(), repeat=repeat, **options)
@@ -118,11 +117,12 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--ours", required=True)
     parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     dense, ours = load_causal_model(arguments.model), load_causal_model(arguments.ours)
     models = {"ours": ours, "dense": dense, "stock quantize_dynamic": stock(dense)}
-    whole_models(models, dense.config.vocab_size, arguments.repeat)
+    whole_models(models, dense.config.vocab_size, arguments.repeat, arguments.threads)
     ffn_stacks(2 * arguments.repeat)
     cost_of_statistics(dense, 3)
     print(Machine.here("ffn-heavyhitter", "torch", "transformers"))

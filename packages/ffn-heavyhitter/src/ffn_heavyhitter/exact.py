@@ -2,8 +2,8 @@
 
     y = c + sum_{i in H} a_i(x) V_i + sum_{i in L} a_i(x) V_i
 
-Gate and up rows lie in one matrix, so that a single token costs two matrix-vector products, as few as can be; the two
-parts are slices of the same tensors. Merging sorts the neurons back: the weights are bit for bit what they were.
+Gate and up rows lie in one matrix, so that a few tokens cost two products, as few as can be; the two parts are slices of
+the same tensors. Merging sorts the neurons back: the weights are bit for bit what they were.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN
 from ffn_heavyhitter.feedforward import (
+    FEW_ROWS,
     CompressedFeedForward,
     Spec,
     bias_shapes,
@@ -61,12 +62,11 @@ class SplitFeedForward(CompressedFeedForward):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the whole FFN, shape (..., d)."""
-        inner = nn.functional.linear(x, self.inner, self.inner_bias)
-        if self.spec["gated"]:
-            gate, up = inner.chunk(2, dim=-1)
+        if self.spec["gated"] and x.numel() < FEW_ROWS * x.shape[-1]:
+            gate, up = nn.functional.linear(x, self.inner, self.inner_bias).chunk(2, dim=-1)
             hidden = self.activation(gate) * up
         else:
-            hidden = self.activation(inner)
+            hidden = run_neurons(self._sorted_weights(), self.activation, x)
         return nn.functional.linear(hidden, self.down, self.down_bias)
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Rounded", "round_with_feedback"]
+__all__ = ["Rounded", "round_with_feedback", "typical_square"]
 
+DAMPING = 0.01
 _BLOCK = 128
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 
@@ -52,7 +53,7 @@ def round_with_feedback(
     *,
     moment: Tensor | None,
     group_size: int,
-    damping: float = 0.01,
+    damping: float = DAMPING,
     scale_dtype: torch.dtype = torch.float16,
 ) -> Rounded:
     """Round with one scale for each row and group of columns.
@@ -91,7 +92,7 @@ def round_with_feedback(
             if j % group_size == 0:
                 end = min(j + group_size, columns)
                 weight = None if importance is None else importance[j:end]
-                # later blocks' feedback has not reached columns beyond this block: rare, as groups divide blocks
+                # a group that reaches into the next block takes its scale before that block's feedback has come
                 scale[:, group] = _scales(work[:, j:end], low[:, group], high[:, group], weight).to(scale_dtype)
             step = scale[:, group].float()
             code = (work[:, j] / step).round().clamp(low[:, group], high[:, group])
@@ -103,6 +104,15 @@ def round_with_feedback(
         if factor is not None and stop < columns:
             work[:, stop:] -= errors @ factor[start:stop, stop:]
     return Rounded(codes, scale, group_size)
+
+
+def typical_square(moment: Tensor) -> float:
+    """Median of a second moment's diagonal, the unit of damping: a few massive activations own the mean.
+
+    The mean where more than half of the diagonal is zero (ReLU), and 1 where all of it is.
+    """
+    diagonal = moment.diagonal().double()
+    return float(diagonal.median()) or float(diagonal.mean()) or 1.0
 
 
 def _scales(block: Tensor, low: Tensor, high: Tensor, importance: Tensor | None) -> Tensor:
@@ -124,13 +134,9 @@ def _scales(block: Tensor, low: Tensor, high: Tensor, importance: Tensor | None)
 
 
 def _inverse_factor(moment: Tensor, damping: float) -> Tensor:
-    """Upper Cholesky factor of the damped moment's inverse, in float32.
-
-    Damped by the median of the diagonal: a few massive activations own its mean.
-    """
+    """Upper Cholesky factor of the damped moment's inverse, in float32."""
     damped = moment.double().clone()
-    typical = damped.diagonal().median()
-    damped.diagonal().add_(damping * (typical if typical > 0 else 1.0))
+    damped.diagonal().add_(damping * typical_square(moment))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
     factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
     return factor.float()

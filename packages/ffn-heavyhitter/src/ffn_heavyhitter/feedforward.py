@@ -19,6 +19,7 @@ from ffn_heavyhitter.weights import FFNWeights
 __all__ = ["CompressedFeedForward", "build", "compressed_ffns", "run_neurons"]
 
 Spec = dict[str, Any]
+FEW_ROWS = 8  # below, gate and up run as one product: launches cost more than the split of the result
 _KINDS: dict[str, type[CompressedFeedForward]] = {}
 
 

@@ -6,11 +6,10 @@ the rest:
 
     s_t = max_j |x_tj|,     W x_t  ~=  s_t Q(W) Q(x_t / s_t)
 
-- The h neurons with the largest peaks |a| (the heavy ones) go first; their columns of V stay in floating point. -
-Input channels are balanced beforehand, x_j / b_j and W_j b_j with b_j = (max|x_j| / max|W_j|)^alpha; 1/b goes into the
-  norm before the FFN and costs nothing (SmoothQuant, arXiv:2211.10438). Where no norm feeds the FFN alone, b = 1.
-- Weights use -63 .. 63: pairs of products u8 x s7 then fit int16, 2 * 255 * 63 < 2^15, which processors without VNNI
-need.
+- The h neurons with the largest peaks |a| (the heavy ones) go first; their columns of V stay in floating point.
+- Input channels are balanced beforehand, x_j / b_j and W_j b_j with b_j = (max|x_j| / max|W_j|)^alpha; 1/b goes into
+  the norm before the FFN and costs nothing (SmoothQuant, arXiv:2211.10438). Where no norm feeds the FFN alone, b = 1.
+- Weights use -63 .. 63: pairs of products u8 x s7 then fit int16, 2 * 255 * 63 < 2^15, as processors without VNNI need.
 
 The kernel is PyTorch's own ``quantized.linear_dynamic``; dividing rows by s_t first gives it scales per token.
 """
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from ffn_heavyhitter.adapters import FFN
 from ffn_heavyhitter.feedback import Rounded, round_with_feedback
 from ffn_heavyhitter.feedforward import (
+    FEW_ROWS,
     CompressedFeedForward,
     Spec,
     bias_shapes,
@@ -46,7 +46,6 @@ from ffn_heavyhitter.weights import FFNWeights
 
 __all__ = ["Int8", "Int8FeedForward"]
 
-FEW_ROWS = 8  # below, gate and up run as one product: launches cost more than the split of the result
 LARGEST_CODE = 63
 _SMALLEST = 1e-30
 

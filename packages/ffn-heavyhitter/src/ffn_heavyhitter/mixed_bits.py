@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN
 from ffn_heavyhitter.errors import CompressionError
-from ffn_heavyhitter.feedback import Rounded, round_with_feedback
+from ffn_heavyhitter.feedback import DAMPING, Rounded, round_with_feedback, typical_square
 from ffn_heavyhitter.feedforward import (
     CompressedFeedForward,
     Spec,
@@ -204,9 +204,8 @@ class MixedBits:
             found = {"down_heavy": pack(rounded.codes, self.heavy_bits), "down_heavy_scale": rounded.scale}
             if moment is not None:
                 error = down[:, :heavy] - rounded.values().to(down.dtype)
-                light = down[:, heavy:] + passed_on(error, moment, heavy).to(down.dtype)
-            else:
-                light = down[:, heavy:]
+                light = down + nn.functional.pad(passed_on(error, moment, heavy).to(down.dtype), (heavy, 0))
+        light = light[:, heavy:]
         if light.shape[1]:
             bits = self._bits(light.shape[1], 0)[None, ::group]
             rounded = self._round(light, bits, None if moment is None else moment[heavy:, heavy:])
@@ -224,6 +223,6 @@ class MixedBits:
 def passed_on(error: Tensor, moment: Tensor, heavy: int) -> Tensor:
     """Change of the light columns that best makes up for an error of the heavy ones: E C_HL C_LL^-1, damped."""
     damped = moment[heavy:, heavy:].double().clone()
-    damped.diagonal().add_(0.01 * damped.diagonal().median())
+    damped.diagonal().add_(DAMPING * typical_square(damped))
     change: Tensor = torch.linalg.solve(damped, moment[heavy:, :heavy].double() @ error.double().T)
     return change.T

@@ -2,8 +2,8 @@
 
 With C = E[a a^T], mu = E[a], H kept and L dropped, the output error E|y' - y|^2 is least for
 
-    V' = V_H + V_L C_LH (C_HH + lam I)^-1,     c' = c + V_L mu_L                          (ridge; C as it is, or
-    centred) with a bias, C centred by mu:              c' = c + V_L mu_L - (V' - V_H) mu_H.
+    V' = V_H + V_L C_LH (C_HH + lam I)^-1,     and with an output bias, C centred by mu first,
+    c' = c + V_L mu_L - (V' - V_H) mu_H.
 
 lam is in units of the median of C's diagonal, because a few massive activations own its mean. "mean" keeps V' = V_H and
 only adds the mean of what was dropped to the bias.
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN
+from ffn_heavyhitter.feedback import typical_square
 from ffn_heavyhitter.feedforward import CompressedFeedForward, Spec, run_neurons, shape_spec, spec_dtype
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.statistics import LayerStatistics
@@ -84,8 +85,8 @@ class Narrow:
             raise ValueError(f"compensation={self.compensation!r} must be none, mean or ridge")
         if self.width < 1:
             raise ValueError(f"width={self.width} must be at least 1")
-        if not self.ridge >= 0:
-            raise ValueError(f"ridge={self.ridge} must not be negative")
+        if not self.ridge > 0:
+            raise ValueError(f"ridge={self.ridge} must be positive; dead neurons make the least squares singular")
 
     def bytes(self, weights: FFNWeights) -> int:
         """Bytes that the FFN's tensors take."""
@@ -125,7 +126,7 @@ def compensated(weights: FFNWeights, order: Tensor, width: int, layer: LayerStat
         if has_bias:
             moment = moment - torch.outer(mean, mean)
         damped = moment[kept][:, kept].clone()
-        damped.diagonal().add_(way.ridge * moment.diagonal().median())
+        damped.diagonal().add_(way.ridge * typical_square(moment))
         change = torch.linalg.solve(damped, moment[kept][:, dropped] @ down[:, dropped].T).T
     dtype = weights.down.dtype
     narrow = replace(narrow, down=(down[:, kept] + change).to(dtype))
