@@ -18,6 +18,7 @@ from headline import stock
 from papershelf_core import timing
 from papershelf_core.machine import Machine
 
+PARTS = ("models", "stacks", "statistics")
 LAYERS, HIDDEN, WIDTH = 12, 576, 1536
 CASES = {
     "prefill of 128 tokens, last logit": (128, {}),
@@ -118,13 +119,17 @@ def main() -> None:
     parser.add_argument("--ours", required=True)
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    dense, ours = load_causal_model(arguments.model), load_causal_model(arguments.ours)
-    models = {"ours": ours, "dense": dense, "stock quantize_dynamic": stock(dense)}
-    whole_models(models, dense.config.vocab_size, arguments.repeat, arguments.threads)
-    ffn_stacks(2 * arguments.repeat)
-    cost_of_statistics(dense, 3)
+    dense = load_causal_model(arguments.model)
+    if "models" in arguments.parts:
+        models = {"ours": load_causal_model(arguments.ours), "dense": dense, "stock quantize_dynamic": stock(dense)}
+        whole_models(models, dense.config.vocab_size, arguments.repeat, arguments.threads)
+    if "stacks" in arguments.parts:
+        ffn_stacks(2 * arguments.repeat)
+    if "statistics" in arguments.parts:
+        cost_of_statistics(dense, 5)
     print(Machine.here("ffn-heavyhitter", "torch", "transformers"))
 
 

@@ -2,9 +2,9 @@
 
     minimise sum_l e_l(o_l)   subject to   sum_l b_l(o_l) <= B
 
-is a multiple-choice knapsack. Layers are added one by one; of all (bytes, error) totals that their options can make, only
-those are kept that no other total beats in both. While this front stays below ``FRONT`` totals the result is exact; a
-longer one keeps the best total of each of ``FRONT`` equal steps of bytes, so at most L B / FRONT bytes are lost to it.
+is a multiple-choice knapsack. Layers are added one by one; of all (bytes, error) totals that their options can make,
+only those are kept that no other total beats in both. While this front stays below ``FRONT`` totals the result is
+exact; a longer one keeps the best total of each of ``FRONT`` equal steps of bytes.
 """
 
 from __future__ import annotations

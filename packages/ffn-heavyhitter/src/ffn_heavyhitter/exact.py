@@ -2,8 +2,8 @@
 
     y = c + sum_{i in H} a_i(x) V_i + sum_{i in L} a_i(x) V_i
 
-Gate and up rows lie in one matrix, so that a few tokens cost two products, as few as can be; the two parts are slices of
-the same tensors. Merging sorts the neurons back: the weights are bit for bit what they were.
+Gate and up rows lie in one matrix, so that a few tokens cost two products, as few as can be; the two parts are slices
+of the same tensors. Merging sorts the neurons back: the weights are bit for bit what they were.
 """
 
 from __future__ import annotations

@@ -239,7 +239,7 @@ def real_model(name: str) -> list[Claim]:
         Claim(PAPER, "... with a perplexity <= 1.006x dense", "dense", quality.ratio, 1.0, "x", "lower",
               quality.ratio <= 1.006, f"{note}, s.e. {quality.standard_error:.4f}"),
         *_faster(dense, ours, test),
-        Claim(PAPER, "64 heavy neurons at 6 bits and light ones at 3 (3.375, error feedback) match uniform 4.25 bits (nearest)",
+        Claim(PAPER, "3.375 bits, 64 heavy neurons at 6, errors passed on, match uniform 4.25 bits (nearest)",
               "uniform", heavy, uniform, "x dense", "lower", heavy <= uniform, note),
         Claim(PAPER, "Low rank for light neurons alone: perplexity <= .3x that of uniform low rank at equal bytes",
               "uniform activation-aware SVD", split, plain, "x dense", "lower", split <= 0.3 * plain, note),
