@@ -5,6 +5,7 @@ import shutil
 
 import torch
 from ffn_heavyhitter import MixedBits, find_ffns
+from ffn_heavyhitter.compression import halve
 from ffn_heavyhitter.evaluation import bytes_on_disk
 from ffn_heavyhitter.models import load_causal_model
 from study import Study
@@ -31,7 +32,7 @@ def half_precision(study: Study) -> dict:
     """Everything but the FFNs in fp16, as a file; read back in fp32 for the perplexity."""
     dense, ours = study.cache / "half-dense", study.cache / "half-ours"
     load_causal_model(study.folder, dtype=torch.float16).save_pretrained(dense)
-    model = study.compressed(WAYS["64 heavy neurons 6 bits, light 4"]).half()
+    model = halve(study.compressed(WAYS["64 heavy neurons 6 bits, light 4"]))
     model.save_pretrained(ours)
     found = study.perplexity(load_causal_model(ours, dtype=torch.float32))
     found |= {"bytes": bytes_on_disk(ours), "half_bytes": bytes_on_disk(dense)}

@@ -72,6 +72,16 @@ def test_every_method_writes_a_model(place, method, capsys):
     assert "perplexity" in capsys.readouterr().out
 
 
+def test_half_precision_halves_what_stays_floating_point(place, capsys):
+    for out, half in (("@whole", []), ("@half", ["--half"])):
+        options = ("--method", "mixed_bits", "--heavy", "16")
+        _run(place, "compress", "@model", *TEXT, *options, *half, "--out", out)
+        _run(place, "eval", out, *TEXT, "--json", "@half.json")
+    whole, half = ((place / name / "model.safetensors").stat().st_size for name in ("whole", "half"))
+    assert half < 0.65 * whole
+    assert "perplexity" in capsys.readouterr().out
+
+
 def test_bad_input_is_said_and_leaves_nothing(place, capsys):
     _run(place, "analyze", "@nowhere", expect=3)
     assert "no folder with a config.json" in capsys.readouterr().err

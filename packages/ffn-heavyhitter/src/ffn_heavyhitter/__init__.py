@@ -14,7 +14,7 @@ from ffn_heavyhitter.registration import register_with_transformers
 if TYPE_CHECKING:
     from ffn_heavyhitter.adapters import FFNLayout, find_ffns, register_adapter
     from ffn_heavyhitter.backend import choose_backend
-    from ffn_heavyhitter.compression import compress, merge
+    from ffn_heavyhitter.compression import compress, halve, merge
     from ffn_heavyhitter.errors import (
         BudgetError,
         CalibrationError,
@@ -54,6 +54,7 @@ _HOME = {
     "collect": "statistics",
     "compress": "compression",
     "find_ffns": "adapters",
+    "halve": "compression",
     "merge": "compression",
     "plan_budget": "plan",
     "plan_widths": "plan",
@@ -82,6 +83,7 @@ __all__ = [
     "collect",
     "compress",
     "find_ffns",
+    "halve",
     "merge",
     "plan_budget",
     "plan_widths",

@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     compress.add_argument("--plan", type=Path, metavar="FILE", help="what `plan` wrote, in place of --method")
     compress.add_argument("--statistics", type=Path, metavar="FILE", help="keep the statistics here, or reuse them")
     compress.add_argument("--shard", default="5GB", metavar="SIZE", help="largest file, such as 50MB")
+    compress.add_argument("--half", action="store_true", help="store all that stays floating point in fp16")
     compress.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     compress.set_defaults(run=_compress)
 
@@ -248,7 +249,7 @@ def _change(plan: Any) -> str:
 
 
 def _compress(arguments: argparse.Namespace) -> None:
-    from ffn_heavyhitter.compression import compress
+    from ffn_heavyhitter.compression import compress, halve
     from ffn_heavyhitter.evaluation import bytes_on_disk
     from ffn_heavyhitter.models import load_tokenizer, model_folder
     from ffn_heavyhitter.plan import Plan
@@ -267,6 +268,8 @@ def _compress(arguments: argparse.Namespace) -> None:
             statistics.save(arguments.statistics)
     planned = Plan.of(model, treatment)
     compress(model, treatment, statistics, progress=_say)
+    if arguments.half:
+        halve(model)
     scratch = arguments.out.with_name(arguments.out.name + ".part")
     model.save_pretrained(scratch, max_shard_size=arguments.shard)
     load_tokenizer(arguments.model).save_pretrained(scratch)

@@ -19,7 +19,7 @@ from ffn_heavyhitter.statistics import LayerStatistics, Statistics
 from ffn_heavyhitter.validation import require_eval
 from ffn_heavyhitter.weights import FFNWeights
 
-__all__ = ["Treatment", "compress", "merge"]
+__all__ = ["Treatment", "compress", "halve", "merge"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -121,6 +121,17 @@ def _with_every_bias(weights: FFNWeights) -> FFNWeights:
     given = weights.tensors()
     zeros = {"up_bias": hidden, "gate_bias": hidden, "down_bias": output}
     return FFNWeights(**{**(zeros if weights.gate is not None else {}), **given})
+
+
+def halve(model: Model) -> Model:
+    """Store the floating-point weights of a compressed model in half precision, in place: to save, not to run.
+
+    Read it back with ``from_pretrained(folder, dtype=torch.float32)`` where half precision is slow.
+    """
+    nn.Module.half(model)  # transformers refuses its own half() for every quantised model
+    if hasattr(model, "config"):
+        model.config.dtype = torch.float16
+    return model
 
 
 def merge(model: Model) -> Model:
