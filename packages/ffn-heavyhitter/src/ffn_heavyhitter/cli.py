@@ -342,12 +342,12 @@ def _merge(arguments: argparse.Namespace) -> None:
 
 def _reproduce(arguments: argparse.Namespace) -> None:
     from papershelf_core.claims import publish
-
     from transformers.utils import logging
 
     from ffn_heavyhitter.reproduce import claims
 
-    logging.disable_progress_bar()  # of every tiny model that the claims load
+    quiet: Any = logging
+    quiet.disable_progress_bar()  # of every tiny model that the claims load
     rows = claims(arguments.full, arguments.model)
     publish(rows, "ffn-heavyhitter", "ffn-heavyhitter", "torch", "transformers", json_path=arguments.json)
 
