@@ -11,7 +11,7 @@ unchanged:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -64,15 +64,8 @@ _GATED = FFNLayout(
     home="mlp",
     norm="post_attention_layernorm",
 )
-_GEMMA = FFNLayout(
-    gate="mlp.gate_proj",
-    up="mlp.up_proj",
-    down="mlp.down_proj",
-    activation="mlp.act_fn",
-    home="mlp",
-    norm="pre_feedforward_layernorm",
-    norm_offset=1.0,
-)
+_GEMMA = replace(_GATED, norm_offset=1.0)
+_GEMMA_2 = replace(_GEMMA, norm="pre_feedforward_layernorm")
 _BERT = FFNLayout(
     up="intermediate.dense",
     down="output.dense",
@@ -85,17 +78,9 @@ _LAYOUTS: dict[str, FFNLayout] = {
     "MistralDecoderLayer": _GATED,
     "Qwen2DecoderLayer": _GATED,
     "Qwen3DecoderLayer": _GATED,
-    "GemmaDecoderLayer": FFNLayout(
-        gate="mlp.gate_proj",
-        up="mlp.up_proj",
-        down="mlp.down_proj",
-        activation="mlp.act_fn",
-        home="mlp",
-        norm="post_attention_layernorm",
-        norm_offset=1.0,
-    ),
-    "Gemma2DecoderLayer": _GEMMA,
-    "Gemma3DecoderLayer": _GEMMA,
+    "GemmaDecoderLayer": _GEMMA,
+    "Gemma2DecoderLayer": _GEMMA_2,
+    "Gemma3DecoderLayer": _GEMMA_2,
     "BertLayer": _BERT,
     "RobertaLayer": _BERT,
     "GPT2Block": FFNLayout(
