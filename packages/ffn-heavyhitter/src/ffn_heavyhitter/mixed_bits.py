@@ -49,7 +49,7 @@ class MixedBitsFeedForward(CompressedFeedForward):
         d, m, group = spec["hidden_size"], spec["width"], spec["group_size"]
         matrices = 2 if spec["gated"] else 1
         self._dense: FFNWeights | None = None
-        self.hold(order=((m,), torch.int32))
+        self.hold(order=((m,), _order_type(m)))
         for part, neurons, bits in self._parts():
             rows = matrices * neurons
             self.hold(
@@ -145,7 +145,11 @@ class MixedBits:
     def bytes(self, weights: FFNWeights) -> int:
         """Bytes that the FFN's tensors take."""
         biases = [bias for name, bias in weights.tensors().items() if name.endswith("_bias")]
-        return self._matrix_bytes(weights) + 4 * weights.width + sum(b.numel() * b.element_size() for b in biases)
+        return (
+            self._matrix_bytes(weights)
+            + _order_type(weights.width).itemsize * weights.width
+            + sum(b.numel() * b.element_size() for b in biases)
+        )
 
     def _matrix_bytes(self, weights: FFNWeights) -> int:
         m, d, group = weights.width, weights.hidden_size, self.group_size
@@ -218,6 +222,11 @@ class MixedBits:
     def _round(self, matrix: Tensor, bits: Tensor, moment: Tensor | None) -> Rounded:
         half = 2 ** (bits.float() - 1)
         return round_with_feedback(matrix, -half, half - 1, moment=moment, group_size=self.group_size)
+
+
+def _order_type(width: int) -> torch.dtype:
+    """The smallest integers that number the neurons."""
+    return torch.int16 if width <= torch.iinfo(torch.int16).max else torch.int32
 
 
 def passed_on(error: Tensor, moment: Tensor, heavy: int) -> Tensor:
