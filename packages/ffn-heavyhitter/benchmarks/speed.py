@@ -1,0 +1,137 @@
+"""Times, on an otherwise idle machine: whole models, stacks of FFNs, and the cost of statistics.
+
+uv run python packages/ffn-heavyhitter/benchmarks/speed.py --model smollm2 --ours FOLDER   (what `compress` wrote)
+"""
+
+import argparse
+from functools import partial
+from types import SimpleNamespace
+
+import torch
+from ffn_heavyhitter import Int8, LowRank, Narrow, Split, collect
+from ffn_heavyhitter.evaluation import time_models
+from ffn_heavyhitter.feedforward import run_neurons
+from ffn_heavyhitter.models import load_causal_model
+from ffn_heavyhitter.statistics import LayerStatistics
+from ffn_heavyhitter.weights import FFNWeights
+from headline import stock
+from papershelf_core import timing
+from papershelf_core.machine import Machine
+
+PARTS = ("models", "stacks", "statistics")
+LAYERS, HIDDEN, WIDTH = 12, 576, 1536
+CASES = {
+    "prefill of 128 tokens, last logit": (128, {}),
+    "prefill of 128 tokens, all logits": (128, {"all_logits": True}),
+    "prefill of 512 tokens, last logit": (512, {}),
+    "decode after 128 tokens": (128, {"decode": True}),
+}
+
+
+def whole_models(models: dict, vocabulary: int, repeat: int, threads_to_try: list[int]) -> None:
+    ids = torch.randint(0, vocabulary, (1, 512), generator=torch.Generator().manual_seed(0))
+    for threads in threads_to_try:
+        torch.set_num_threads(threads)
+        for label, (length, options) in CASES.items():
+            result = time_models(models, ids[:, :length].contiguous(), repeat=repeat, **options)
+            line = ", ".join(f"{name} {1e3 * seconds:.1f} ms" for name, seconds in result.median.items())
+            print(f"{threads} thread(s), {label}: {line}; dense/ours {result.ratio('dense')}", flush=True)
+    torch.set_num_threads(1)
+
+
+class DenseStack(torch.nn.Module):
+    def __init__(self, weights: FFNWeights) -> None:
+        super().__init__()
+        self.weights, self.activation = weights, torch.nn.SiLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return run_neurons(self.weights, self.activation, x) @ self.weights.down.T
+
+
+def ffn_stacks(repeat: int) -> None:
+    """Stacks of distinct FFNs of SmolLM2's shape, so that weights come from memory as in a model."""
+    generator = torch.Generator().manual_seed(0)
+    activation = torch.nn.SiLU()
+    stacks: dict[str, list] = {"dense": []}
+    ways = {
+        "width 50 %": Narrow(WIDTH // 2, "none"),
+        "exact split": Split(heavy=384),
+        "50 % heavy, low rank, 75 % of the weights": LowRank(0.75, 0.5),
+        "25 % heavy, low rank, 50 % of the weights": LowRank(0.5, 0.25),
+        "int8, 64 heavy": Int8(feedback=False, smoothing=0.0),
+    }
+    for _ in range(LAYERS):
+        up, gate, down = (torch.randn(s, generator=generator) / 30 for s in [(WIDTH, HIDDEN)] * 2 + [(HIDDEN, WIDTH)])
+        weights = FFNWeights(up=up, down=down, gate=gate)
+        ffn = SimpleNamespace(name="ffn", weights=lambda w=weights: w, activation=activation, norm=None)
+        layer = made_up(weights, generator)
+        stacks["dense"].append(DenseStack(weights))
+        for name, way in ways.items():
+            stacks.setdefault(name, []).append(way.apply(ffn, layer))
+    for count in (1, 128):
+        x = torch.randn(1, count, HIDDEN, generator=generator)
+        runs = {name: partial(through, modules, x) for name, modules in stacks.items()}
+        with torch.inference_mode():
+            result = timing.compare(runs, repeat=repeat, clock="wall", baseline="dense")
+        for name in ways:
+            print(f"FFN stack, T={count}, {name}: {1 / result.ratio(name).estimate:.2f}x as fast as dense", flush=True)
+
+
+def through(modules: list, x: torch.Tensor) -> torch.Tensor:
+    for module in modules:
+        x = x + module(x)
+    return x
+
+
+def made_up(weights: FFNWeights, generator: torch.Generator) -> LayerStatistics:
+    m, d = weights.width, weights.hidden_size
+    neurons = torch.rand(m, generator=generator, dtype=torch.float64)
+    moments = [torch.eye(size, dtype=torch.float64) for size in (m, d)]
+    zero = torch.zeros(d, dtype=torch.float64)
+    return LayerStatistics(
+        1, neurons, neurons, neurons, 0 * neurons, neurons, zero, zero + 1, weights.down_norms, None, None, *moments
+    )
+
+
+def cost_of_statistics(model, repeat: int) -> None:
+    ids = torch.randint(0, 1000, (2, 512), generator=torch.Generator().manual_seed(0))
+    batches = [{"input_ids": row[None]} for row in ids]
+
+    def plain() -> None:
+        with torch.no_grad():
+            for batch in batches:
+                model.model(**batch)
+
+    runs = {
+        "plain": plain,
+        "scores": lambda: collect(model, batches),
+        "with hits": lambda: collect(model, batches, hits=True),
+        "with second moments": lambda: collect(model, batches, moments=True),
+    }
+    result = timing.compare(runs, repeat=repeat, clock="wall", baseline="plain")
+    for name in list(runs)[1:]:
+        print(f"statistics, {name}: {result.ratio(name)} the time of a plain forward", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--ours", required=True)
+    parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    dense = load_causal_model(arguments.model)
+    if "models" in arguments.parts:
+        models = {"ours": load_causal_model(arguments.ours), "dense": dense, "stock quantize_dynamic": stock(dense)}
+        whole_models(models, dense.config.vocab_size, arguments.repeat, arguments.threads)
+    if "stacks" in arguments.parts:
+        ffn_stacks(2 * arguments.repeat)
+    if "statistics" in arguments.parts:
+        cost_of_statistics(dense, 5)
+    print(Machine.here("ffn-heavyhitter", "torch", "transformers"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+"""The ``ffn-heavyhitter`` command: analyze, plan, compress, eval, bench, merge, reproduce.
+
+Exit codes: 0 done, 2 usage, 3 input that cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["main"]
+
+USAGE, BAD_INPUT = 2, 3
+METHODS = ("int8", "mixed_bits", "narrow", "low_rank", "split")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if "run" not in arguments:
+        parser.print_help()
+        return USAGE
+    try:
+        arguments.run(arguments)
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        print(f"ffn-heavyhitter: {error}", file=sys.stderr)
+        return BAD_INPUT
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ffn-heavyhitter",
+        description="Split the FFNs of a language model at their heavy-hitter neurons and compress the rest.",
+        epilog="exit codes: 0 done, 2 usage, 3 unusable input. "
+        "MODEL is a transformers folder, or smollm2 / minilm where their pip wheels are installed. "
+        "TEXT is a file, or wikitext2/valid, wikitext2/test.",
+    )
+    commands = parser.add_subparsers(title="commands")
+
+    analyze = commands.add_parser("analyze", help="how heavy are the heavy hitters, layer by layer")
+    _model_and_text(analyze)
+    analyze.add_argument("--domain", nargs="*", default=[], metavar="NAME=TEXT", help="compare heavy sets over texts")
+    analyze.add_argument("--json", type=Path, metavar="FILE")
+    analyze.add_argument("--plots", type=Path, metavar="FOLDER", help="write pictures (needs the extra plots)")
+    analyze.set_defaults(run=_analyze)
+
+    plan = commands.add_parser("plan", help="choose a treatment for each FFN and write it as JSON")
+    _model_and_text(plan)
+    _treatment(plan)
+    plan.add_argument("--size", type=float, metavar="SHARE", help="whole model's bytes, as a share of the dense ones")
+    plan.add_argument("--out", type=Path, required=True, metavar="FILE")
+    plan.set_defaults(run=_plan)
+
+    compress = commands.add_parser("compress", help="write a compressed model folder")
+    _model_and_text(compress)
+    _treatment(compress)
+    compress.add_argument("--plan", type=Path, metavar="FILE", help="what `plan` wrote, in place of --method")
+    compress.add_argument("--statistics", type=Path, metavar="FILE", help="keep the statistics here, or reuse them")
+    compress.add_argument("--shard", default="5GB", metavar="SIZE", help="largest file, such as 50MB")
+    compress.add_argument("--half", action="store_true", help="store all that stays floating point in fp16")
+    compress.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    compress.set_defaults(run=_compress)
+
+    evaluate = commands.add_parser("eval", help="perplexity, and its ratio to another model's on the same windows")
+    _model_and_text(evaluate, text="wikitext2/test")
+    evaluate.add_argument("--against", metavar="MODEL")
+    evaluate.add_argument("--json", type=Path, metavar="FILE")
+    evaluate.set_defaults(run=_evaluate)
+
+    bench = commands.add_parser("bench", help="size and speed against another model, interleaved")
+    bench.add_argument("model")
+    bench.add_argument("--against", required=True, metavar="MODEL")
+    bench.add_argument("--threads", type=int, default=1)
+    bench.add_argument("--repeat", type=int, default=9)
+    bench.set_defaults(run=_bench)
+
+    merge = commands.add_parser("merge", help="write a compressed model as a dense one")
+    merge.add_argument("model")
+    merge.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    merge.set_defaults(run=_merge)
+
+    reproduce = commands.add_parser("reproduce", help="measure this package's claims")
+    reproduce.add_argument("--full", action="store_true", help="on a real model and text (minutes)")
+    reproduce.add_argument("--model", default="smollm2", help="causal model of the full run")
+    reproduce.add_argument("--json", type=Path, metavar="FILE", help="write the claims as JSON too")
+    reproduce.set_defaults(run=_reproduce)
+    return parser
+
+
+def _model_and_text(parser: argparse.ArgumentParser, text: str = "wikitext2/valid") -> None:
+    parser.add_argument("model")
+    parser.add_argument("--text", default=text, help=f"{text} by default")
+    parser.add_argument("--tokens", type=int, default=8192)
+    parser.add_argument("--length", type=int, default=512, help="tokens a window")
+
+
+def _treatment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--method", choices=METHODS, default="int8")
+    parser.add_argument("--heavy", type=_number, help="heavy neurons: a number, or a share with a point")
+    parser.add_argument("--heavy-bits", type=int, help="mixed_bits: bits of heavy neurons")
+    parser.add_argument("--light-bits", type=int, help="mixed_bits: bits of light neurons")
+    parser.add_argument("--share", type=float, help="narrow: neurons to keep; low_rank: weights to keep")
+    parser.add_argument("--score", help="what makes a neuron heavy")
+    parser.add_argument("--per-layer", action="store_true", help="narrow: a width for each layer (plan only)")
+
+
+def _number(text: str) -> int | float:
+    return float(text) if "." in text else int(text)
+
+
+def _text(name: str) -> str:
+    from papershelf_core import datasets
+
+    from ffn_heavyhitter.text import detokenise
+
+    if name in ("wikitext2/valid", "wikitext2/test"):
+        split: Literal["valid", "test"] = "valid" if name.endswith("valid") else "test"
+        return detokenise(datasets.load("wikitext2", split=split).text)
+    return Path(name).read_text(encoding="utf-8")
+
+
+def _windows(arguments: argparse.Namespace, name: str | None = None) -> Any:
+    from ffn_heavyhitter.models import load_tokenizer
+    from ffn_heavyhitter.text import token_windows
+
+    text = _text(name or arguments.text)
+    tokenizer = load_tokenizer(arguments.model)
+    return token_windows(tokenizer, text, tokens=arguments.tokens, length=arguments.length)
+
+
+def _batches(windows: Any) -> list[dict[str, Any]]:
+    return [{"input_ids": window[None]} for window in windows]
+
+
+def _progress(label: str, total: int) -> Any:
+    def show(done: int) -> None:
+        print(f"\r{label} {done}/{total}", end="\n" if done >= total else "", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _load(name: str) -> Any:
+    from ffn_heavyhitter.models import load_causal_model
+
+    return load_causal_model(name)
+
+
+def _chosen(arguments: argparse.Namespace, model: Any) -> Any:
+    """The treatment that the options describe."""
+    from ffn_heavyhitter.adapters import find_ffns
+    from ffn_heavyhitter.treatments import TREATMENTS
+
+    options = {
+        name: value
+        for name in ("heavy", "heavy_bits", "light_bits", "score")
+        if (value := getattr(arguments, name)) is not None
+    }
+    if arguments.method == "narrow":
+        width = find_ffns(model)[0].weights().width
+        options["width"] = round((arguments.share or 0.75) * width / 8) * 8
+    if arguments.method == "low_rank":
+        options["share"] = arguments.share or 0.75
+    try:
+        return TREATMENTS[arguments.method](**options)
+    except TypeError as error:
+        raise ValueError(f"--method {arguments.method} does not take all of {', '.join(options)}") from error
+
+
+def _analyze(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ffn_heavyhitter.report import analyse
+    from ffn_heavyhitter.statistics import collect
+
+    windows, model = _windows(arguments), _load(arguments.model)
+    if len(windows) < 2:
+        raise ValueError(f"--tokens {arguments.tokens} makes one window; stability needs two halves, give more tokens")
+    half = len(windows) // 2
+    first = collect(model, _batches(windows[:half]), hits=True, progress=_progress("tokens", arguments.tokens // 2))
+    second = collect(model, _batches(windows[half:]), hits=True, progress=_progress("tokens", arguments.tokens // 2))
+    domains = {"text": first + second} if arguments.domain else {}
+    for named in arguments.domain:
+        name, _, text = named.partition("=")
+        if not text:
+            raise ValueError(f"--domain {named!r} must be NAME=TEXT")
+        domains[name] = collect(model, _batches(_windows(arguments, text)), hits=True)
+    report = analyse(first, second, domains)
+    heading, *rows = report.rows()
+    table = Table(title=f"{arguments.model}: {report.tokens} tokens", title_justify="left")
+    for cell in heading:
+        table.add_column(cell, justify="left" if cell == "layer" else "right")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    for pair, overlap in report.domain_overlap.items():
+        console.print(f"heavy sets of {pair} overlap by {overlap:.0%}", highlight=False)
+    console.print(report.verdict, highlight=False)
+    if arguments.json is not None:
+        report.to_json(arguments.json)
+    if arguments.plots is not None:
+        from ffn_heavyhitter.plots import plot_report
+
+        for path in plot_report(report, first + second, arguments.plots):
+            print(f"wrote {path}")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from ffn_heavyhitter.int8 import Int8
+    from ffn_heavyhitter.mixed_bits import MixedBits
+    from ffn_heavyhitter.plan import Plan, plan_budget, plan_widths
+    from ffn_heavyhitter.statistics import collect
+
+    model = _load(arguments.model)
+    if arguments.size is None and not arguments.per_layer:
+        plan = Plan.of(model, _chosen(arguments, model))
+    else:
+        windows = _windows(arguments)
+        fitted = max(1, len(windows) * 3 // 4)
+        if len(windows) < 2:
+            raise ValueError(f"--tokens {arguments.tokens} makes one window; errors need held-out tokens, give more")
+        seen = _progress("tokens", fitted * arguments.length)
+        fit = collect(model, _batches(windows[:fitted]), moments=True, gradients=True, progress=seen)
+        if arguments.per_layer:
+            held_out = collect(model, _batches(windows[fitted:]), moments=True)
+            template = _chosen(argparse.Namespace(**{**vars(arguments), "method": "narrow"}), model)
+            share = arguments.share or 0.75
+            plan = plan_widths(model, fit, held_out, share=share, template=template, progress=_say)
+        else:
+            options = [MixedBits(heavy_bits=b + 2, light_bits=b) for b in (2, 3, 4, 5)] + [Int8()]
+            budget = int(arguments.size * Plan.of(model, {}).dense_bytes)
+            plan = plan_budget(model, fit, _batches(windows[fitted:]), options, budget, progress=_say)
+    plan.save(arguments.out)
+    print(f"wrote {arguments.out}: {plan.dense_bytes} -> {plan.model_bytes} bytes ({_change(plan)})")
+
+
+def _say(name: str) -> None:
+    print(name, file=sys.stderr)
+
+
+def _change(plan: Any) -> str:
+    return f"{plan.model_bytes / plan.dense_bytes - 1:+.1%}"
+
+
+def _compress(arguments: argparse.Namespace) -> None:
+    from ffn_heavyhitter.compression import compress, halve
+    from ffn_heavyhitter.evaluation import bytes_on_disk
+    from ffn_heavyhitter.models import load_tokenizer, model_folder
+    from ffn_heavyhitter.plan import Plan
+    from ffn_heavyhitter.statistics import Statistics, collect
+
+    if arguments.out.exists() and any(arguments.out.iterdir()):
+        raise ValueError(f"--out {arguments.out} is not empty; choose another folder")
+    model = _load(arguments.model)
+    treatment: Any = _chosen(arguments, model) if arguments.plan is None else Plan.load(arguments.plan).treatments
+    if arguments.statistics is not None and arguments.statistics.exists():
+        statistics = Statistics.load(arguments.statistics)
+    else:
+        windows = _windows(arguments)
+        statistics = collect(model, _batches(windows), moments=True, progress=_progress("tokens", arguments.tokens))
+        if arguments.statistics is not None:
+            statistics.save(arguments.statistics)
+    planned = Plan.of(model, treatment)
+    compress(model, treatment, statistics, progress=_say)
+    if arguments.half:
+        halve(model)
+    scratch = arguments.out.with_name(arguments.out.name + ".part")
+    model.save_pretrained(scratch, max_shard_size=arguments.shard)
+    load_tokenizer(arguments.model).save_pretrained(scratch)
+    if arguments.out.exists():
+        arguments.out.rmdir()
+    scratch.replace(arguments.out)
+    size, dense = bytes_on_disk(arguments.out), bytes_on_disk(model_folder(arguments.model))
+    print(f"wrote {arguments.out}: {size} bytes on disk, {size / dense - 1:+.2%} (planned {planned.model_bytes})")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from ffn_heavyhitter.evaluation import perplexity_ratio, window_nll
+
+    windows = _windows(arguments)
+    nll = window_nll(_load(arguments.model), windows)
+    found: dict[str, Any] = {
+        "model": arguments.model,
+        "tokens": arguments.tokens,
+        "perplexity": float(nll.mean().exp()),
+    }
+    print(f"perplexity {found['perplexity']:.3f} on {arguments.tokens} tokens")
+    if arguments.against is not None:
+        result = perplexity_ratio(nll, window_nll(_load(arguments.against), windows))
+        found |= {"against": arguments.against, **asdict(result)}
+        print(f"against {result.reference:.3f}: {result.ratio:.4f}x +- {result.standard_error:.4f}")
+    if arguments.json is not None:
+        scratch = arguments.json.with_name(arguments.json.name + ".part")
+        scratch.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        scratch.replace(arguments.json)
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from ffn_heavyhitter.evaluation import bytes_on_disk, time_models
+    from ffn_heavyhitter.models import model_folder
+
+    torch.set_num_threads(arguments.threads)
+    models = {"ours": _load(arguments.model), "other": _load(arguments.against)}
+    ours, other = (bytes_on_disk(model_folder(name)) for name in (arguments.model, arguments.against))
+    print(f"size: {ours} bytes, {ours / other - 1:+.2%}")
+    vocabulary = models["other"].config.vocab_size
+    ids = torch.randint(0, vocabulary, (1, 512), generator=torch.Generator().manual_seed(0))
+    for label, length, options in (
+        ("prefill of 128 tokens", 128, {}),
+        ("prefill of 512 tokens", 512, {}),
+        ("prefill of 128 tokens, all logits", 128, {"all_logits": True}),
+        ("decode after 128 tokens", 128, {"decode": True}),
+    ):
+        result = time_models(models, ids[:, :length], repeat=arguments.repeat, **options)
+        seconds = result.median
+        print(f"{label}: {seconds['ours'] * 1e3:.2f} ms, {result.ratio('other')} as fast ({arguments.threads} threads)")
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    from ffn_heavyhitter.compression import merge
+    from ffn_heavyhitter.models import load_tokenizer
+
+    if arguments.out.exists():
+        raise ValueError(f"--out {arguments.out} exists; choose another folder")
+    model = merge(_load(arguments.model))
+    scratch = arguments.out.with_name(arguments.out.name + ".part")
+    model.save_pretrained(scratch)
+    load_tokenizer(arguments.model).save_pretrained(scratch)
+    scratch.replace(arguments.out)
+    print(f"wrote {arguments.out}")
+
+
+def _reproduce(arguments: argparse.Namespace) -> None:
+    from papershelf_core.claims import publish
+    from transformers.utils import logging
+
+    from ffn_heavyhitter.reproduce import claims
+
+    quiet: Any = logging
+    quiet.disable_progress_bar()  # of every tiny model that the claims load
+    rows = claims(arguments.full, arguments.model)
+    publish(rows, "ffn-heavyhitter", "ffn-heavyhitter", "torch", "transformers", json_path=arguments.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
