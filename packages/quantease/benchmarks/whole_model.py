@@ -3,7 +3,7 @@
     uv run python packages/quantease/benchmarks/whole_model.py --model MODEL --out FOLDER [--cells NAME ...]
     uv run python packages/quantease/benchmarks/whole_model.py --model MODEL --out FOLDER --table
 
-A cell is `<bits>-<group>-<recipe>`; its per-token nll is FOLDER/nll/<cell>.npy, which `peer_whole_model.py` writes too.
+A cell is `<bits>-<group>-<recipe>`; its per-token nll is FOLDER/nll/<cell>.npy.
 Calibration: the first 64 windows of 512 tokens of WikiText-2 valid; evaluation: 16 windows spread over WikiText-2 test.
 """
 
