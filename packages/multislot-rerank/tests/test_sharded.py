@@ -3,15 +3,8 @@ from functools import partial, reduce
 import numpy as np
 import pytest
 from multislot_rerank import InvalidInput, SlateLog, TargetPolicy, replay
-from multislot_rerank.cascade_world import CascadeWorld
 from multislot_rerank.sharded import ReplayTotals, replay_shards
-
-WORLD = CascadeWorld.random(items=5, slots=3, damping=0.6, seed=0)
-
-
-def shard(seed, records=3000):
-    log = WORLD.log(records, seed)
-    return log, WORLD.target(log)
+from oracles.cascade_shards import WORLD, shard
 
 
 def joined(seeds):

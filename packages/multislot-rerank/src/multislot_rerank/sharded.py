@@ -11,6 +11,7 @@ slot k and r_ik its reward vector,
 Shards are added in their order, so that the numbers do not depend on how many workers computed them.
 """
 
+import multiprocessing
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -186,7 +187,8 @@ def replay_shards(
         return reduce(ReplayTotals.__add__, _on_ray(jobs, workers)).estimate()
     if workers == 1:
         return reduce(ReplayTotals.__add__, map(_totals, jobs)).estimate()
-    with ProcessPoolExecutor(workers) as pool:
+    # a fork of a process that runs threads (as JAX and torch do) can deadlock
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         return reduce(ReplayTotals.__add__, pool.map(_totals, jobs)).estimate()
 
 
