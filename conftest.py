@@ -1,6 +1,10 @@
 """Without torch, the packages that are built on it are not collected, and the header says so with the remedy."""
 
 import importlib.util
+import os
+
+# Ray reads it when it is imported: its workers are to be this interpreter, not an environment that `uv run` builds anew
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 TORCH_PACKAGES = ("ffn-heavyhitter", "msam-lawn", "quantease")
 

@@ -224,7 +224,9 @@ class SlateLog:
         names = tuple(objectives or (["reward"] if count == 1 else [f"reward_{m}" for m in range(count)]))
         if len(names) != count:
             raise InvalidInput(f"objectives has {len(names)} names for {count} rewards; give one name a reward")
-        return cls(slates, values, conditionals, marginals, candidates, names, is_uniform)
+        # records contiguous in memory, slot by slot: the order in which estimators read
+        rewards, conditionals, marginals = (np.asfortranarray(array) for array in (values, conditionals, marginals))
+        return cls(slates, rewards, conditionals, marginals, candidates, names, is_uniform)
 
 
 @dataclass(frozen=True)
@@ -285,12 +287,15 @@ class TargetPolicy:
             _same_shape(f"target {name}", array, log.slates)
             if ((array < 0) | (array > 1)).any():
                 raise InvalidInput(f"target {name} holds values outside [0, 1]; give probabilities")
-        return cls(running_product(steps), margins)
+        return cls(running_product(steps), np.asfortranarray(margins))
 
 
 def running_product(steps: Floats) -> Floats:
-    """Probability of each prefix from the probability of each step, shape (n, K)."""
-    return np.cumprod(steps, axis=1, dtype=np.float64)
+    """Probability of each prefix from the probability of each step, shape (n, K); slot by slot in memory."""
+    product = np.array(steps, dtype=np.float64, order="F")
+    for slot in range(1, product.shape[1]):
+        product[:, slot] *= product[:, slot - 1]
+    return product
 
 
 def _candidates(candidates: ArrayLike, slates: Ints) -> Ints:

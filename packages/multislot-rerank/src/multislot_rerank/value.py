@@ -23,8 +23,12 @@ from numpy.typing import ArrayLike
 
 from multislot_rerank.arrays import Floats, Ints, finite
 from multislot_rerank.errors import InvalidInput
+from multislot_rerank.slot_moments import slot_moments
 
 __all__ = ["Interval", "ValueEstimate", "slot_means", "weighted_value"]
+
+
+_NO_OFFSET: Floats = np.empty((0, 0, 0))
 
 
 @dataclass(frozen=True)
@@ -157,48 +161,31 @@ def weighted_value(
         NaN with a warning where a slot has no weight at all: no match is no evidence, not a value of 0.
     """
     records, slots = weights.shape
-    alpha = np.ones(slots) if slot_weights is None else slot_weights
-    carrying = weights != 0
-    matched = carrying.sum(axis=0)
-    squares = (weights**2).sum(axis=0)
-    effective = np.divide(weights.sum(axis=0) ** 2, squares, out=np.zeros(slots), where=squares > 0)
-    notes = list(warnings)
     objective_count = rewards.shape[2]
-    empty = matched == 0
-    if empty.any() and offset is None:
-        first = int(np.flatnonzero(empty)[0])
+    alpha = np.ones(slots) if slot_weights is None else slot_weights
+    matched, effective, per_slot, value, cross = slot_moments(
+        np.ascontiguousarray(weights.T),
+        np.ascontiguousarray(rewards.T),
+        _NO_OFFSET if offset is None else np.ascontiguousarray(offset.T),
+        alpha,
+        normalize,
+    )
+    notes = list(warnings)
+    least = min(matched.tolist())
+    if least == 0 and offset is None:
+        first = matched.tolist().index(0)
         notes.append(f"no logged record matches the policy in slot {first}: the log says nothing of its value")
-        per_slot = np.full((slots, objective_count), np.nan)
-        if normalize:
-            per_slot[~empty] = slot_means(weights[:, ~empty], rewards[:, ~empty])
+        if not normalize:
+            per_slot = np.full((slots, objective_count), np.nan)
         value = np.full(objective_count, np.nan)
         covariance = np.full((objective_count, objective_count), np.nan)
     else:
-        if normalize:
-            per_slot = slot_means(weights, rewards)
-            centred = weights[:, :, None] * (rewards - per_slot) / weights.mean(axis=0)[:, None]
-            influence = np.einsum("k,ikm->im", alpha, centred)
-        else:
-            contribution = weights[:, :, None] * rewards
-            if offset is not None:
-                contribution = contribution + offset
-            per_slot = contribution.mean(axis=0)
-            influence = np.einsum("k,ikm->im", alpha, contribution - per_slot)
-        value = alpha @ per_slot
-        support = int(matched.min()) if normalize else records
+        support = least if normalize else records
         correction = support / (support - 1) if support > 1 else math.nan
-        covariance = correction * influence.T @ influence / records**2
+        covariance = cross * (correction / records**2)
         if support == 1:
             notes.append("one record carries all the weight of a slot: no standard error can be had")
+    top = max(float(weights.max()), 0.0)
     return ValueEstimate(
-        estimator,
-        value,
-        per_slot,
-        covariance,
-        matched,
-        effective,
-        float(weights.max(initial=0.0)),
-        records,
-        objectives,
-        tuple(notes),
+        estimator, value, per_slot, covariance, matched, effective, top, records, objectives, tuple(notes)
     )

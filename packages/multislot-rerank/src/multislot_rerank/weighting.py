@@ -43,7 +43,7 @@ def sips(log: SlateLog, target: TargetPolicy, *, self_normalized: bool = False) 
     ValueEstimate
     """
     whole = target.prefixes[:, -1:] / log.prefixes[:, -1:]
-    return _weighted("SIPS", np.repeat(whole, log.slots, axis=1), log, self_normalized)
+    return _weighted("SIPS", np.broadcast_to(whole, log.slates.shape), log, self_normalized)
 
 
 def rips(log: SlateLog, target: TargetPolicy, *, self_normalized: bool = False) -> ValueEstimate:
@@ -92,7 +92,7 @@ def pseudo_inverse(log: SlateLog, target: TargetPolicy, *, self_normalized: bool
     if not log.is_uniform or target.slates is None:
         raise InvalidInput("the closed pseudo-inverse form needs a uniform log and a deterministic target; use rips")
     weights = pseudo_inverse_weights(log, target)
-    return _weighted("PI", np.repeat(weights[:, None], log.slots, axis=1), log, self_normalized)
+    return _weighted("PI", np.broadcast_to(weights[:, None], log.slates.shape), log, self_normalized)
 
 
 def pseudo_inverse_weights(log: SlateLog, target: TargetPolicy) -> Floats:
