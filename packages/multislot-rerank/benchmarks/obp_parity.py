@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 uv run packages/multislot-rerank/benchmarks/obp_parity.py [--json FILE]
 
 Both read one saved log (5000 slates of 3 of 5 items, Plackett-Luce logging and target); obp runs in an environment of
-its own. CPU seconds, medians (of 51 calls of ours, 9 of obp). obp validates in every call; ours when the log is built, which is timed apart.
+its own. CPU seconds, medians (51 calls of ours, 9 of obp's). obp validates in every call; ours when the log is built,
+which is timed apart.
 """
 
 import argparse
