@@ -146,6 +146,21 @@ def test_isotonic_is_scikit_learns_before_strictness():
     np.testing.assert_allclose(got[inside], expected[inside], atol=1e-12)
 
 
+def test_beta_equals_betacal():
+    rng = np.random.default_rng(5)
+    z = rng.normal(size=4000)
+    y = (rng.random(4000) < 1 / (1 + np.exp(0.3 - z))).astype(float)
+    p = np.array([0.05, 0.2, 0.5, 0.8, 0.95])
+    model = fit_leaf_map("beta", 1.7 * z, y, None, np.zeros(z.size, int), 1, shrinkage="none")
+    got = sigmoid(model.logits(np.log(p / (1 - p)), np.zeros(p.size, int)))
+    # betacal 1.1.0 (benchmarks/peer_betacal.py) stops where scikit-learn's solver does by default, 1.3e-4 from the optimum
+    np.testing.assert_allclose(got, [0.10012569, 0.24015039, 0.43481841, 0.63928346, 0.81246691], rtol=0, atol=2e-4)
+    q = sigmoid(1.7 * z)
+    exact = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(np.column_stack([np.log(q), -np.log1p(-q)]), y)
+    expected = exact.predict_proba(np.column_stack([np.log(p), -np.log1p(-p)]))[:, 1]
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+
+
 def test_beta_is_beta_calibration():
     z, y, _, _ = random_effects(1, 4000, 0.0, 9)
     model = fit_leaf_map("beta", z, y, None, np.zeros(z.size, int), 1, shrinkage="none")

@@ -38,7 +38,7 @@ class Bag:
 
     def logits(self, X: Floats, z: Floats) -> Floats:
         """Calibrated logit of each row."""
-        matrix = reorder(X, self.ranks)
+        matrix = reorder(X, self.ranks, self.used)
         total = np.zeros_like(z)
         for tree, leaf_map in zip(self.trees, self.maps, strict=True):
             total += leaf_map.logits(z, tree.apply(matrix))

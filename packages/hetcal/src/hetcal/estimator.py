@@ -29,7 +29,7 @@ from hetcal import validation
 from hetcal.bag import Bag, fit_bag
 from hetcal.calibrators import CALIBRATORS, LeafMap, fit_leaf_map, platt
 from hetcal.errors import DataError
-from hetcal.features import FeatureEncoder, is_table
+from hetcal.features import FeatureEncoder, is_table, keys_of
 from hetcal.forest import Folds, Forest, fit_forest
 from hetcal.leafwise import Leaves
 from hetcal.links import Floats, logistic_loss, logit, sigmoid
@@ -317,7 +317,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         from sklearn.utils.validation import validate_data
 
         if is_table(X):
-            names = [str(c) for c in X.columns]
+            names = [str(c) for c in keys_of(X)]
             if len(set(names)) != len(names):
                 raise DataError(f"X has duplicate column names: {sorted({n for n in names if names.count(n) > 1})}")
             if reset or not self.encoder_.named:
@@ -344,7 +344,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         if scores is not None or logits is not None:
             raise DataError("score_column is set; do not pass scores= or logits= as well")
         if is_table(X):
-            names = [str(c) for c in X.columns]
+            names = [str(c) for c in keys_of(X)]
             if str(self.score_column) in names:
                 position = names.index(str(self.score_column))
             elif isinstance(self.score_column, int) and 0 <= self.score_column < len(names):

@@ -32,8 +32,13 @@ class Column:
 
 
 def is_table(X: Any) -> bool:
-    """Whether X has named columns (pandas, polars and their like)."""
-    return hasattr(X, "columns") and hasattr(X, "dtypes")
+    """Whether X has named columns (pandas, polars and their like); the class is asked, as ``dtypes`` takes its time."""
+    return hasattr(type(X), "columns") and hasattr(type(X), "dtypes")
+
+
+def keys_of(X: Any) -> list[Any]:
+    """The columns of a table as X itself names them."""
+    return list(X.columns.tolist() if hasattr(X.columns, "tolist") else X.columns)
 
 
 def _plain(value: Any) -> Any:
@@ -62,7 +67,7 @@ class FeatureEncoder:
     def fit_transform(self, X: Any) -> Floats:
         """Learn names and vocabularies; a category's codes are sorted by its value, as text."""
         named = is_table(X)
-        names = [str(c) for c in X.columns] if named else [f"x{i}" for i in range(np.shape(X)[1])]
+        names = [str(c) for c in keys_of(X)] if named else [f"x{i}" for i in range(np.shape(X)[1])]
         extra = set()
         for wanted in self.categorical or ():
             position = names.index(str(wanted)) if str(wanted) in names else wanted
@@ -89,18 +94,18 @@ class FeatureEncoder:
         With ``used``, columns at other positions are not read and left at zero.
         """
         if is_table(X):
-            by_name = {str(c): c for c in X.columns}
+            by_name = {str(c): c for c in keys_of(X)}
             missing = [c.name for c in self.columns if c.name not in by_name]
             if missing and self.named:
                 raise DataError(f"X lacks the columns {missing} that the calibrator was fitted on")
-            keys = [by_name[c.name] for c in self.columns] if not missing else list(X.columns)
+            keys = [by_name[c.name] for c in self.columns] if not missing else list(by_name.values())
             raws = [X[k] if used is None or i in used else None for i, k in enumerate(keys)]
         else:
             array = np.asarray(X)
             raws = [array[:, i] for i in range(array.shape[1])]
         if len(raws) != len(self.columns):
             raise DataError(f"X has {len(raws)} features, but the calibrator was fitted on {len(self.columns)}")
-        matrix = np.zeros((len(X), len(self.columns)))
+        matrix = np.zeros((len(X), len(self.columns)), order="F")
         for i, (column, raw) in enumerate(zip(self.columns, raws, strict=True)):
             if used is None or i in used:
                 coded = _encode(raw, column.values) if column.values is not None else _numbers(column.name, raw)
@@ -156,12 +161,12 @@ def _encode(raw: Any, vocabulary: tuple[Any, ...]) -> Floats:
 
 def _numbers(name: str, raw: Any) -> Floats:
     try:
-        values = np.asarray(raw, dtype=np.float64)
+        values = np.asarray(raw.to_numpy() if hasattr(raw, "to_numpy") else raw, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(
             f"argument must be a string or a number: column {name!r} held numbers at fit and now does not ({error})"
         ) from error
-    infinite = np.flatnonzero(np.isinf(values))
-    if infinite.size:
+    if np.isinf(values).any():
+        infinite = np.flatnonzero(np.isinf(values))
         raise DataError(f"X column {name!r} has {infinite.size} infinity values (first in row {infinite[0]}); use NaN")
     return values

@@ -11,7 +11,7 @@ seen at fit"; such rows get the global map.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,23 +120,22 @@ class TreePartitioner(BaseEstimator):  # type: ignore[misc]
 
     def leaves(self, X: Any, encoded: Floats) -> Leaves:
         """Leaf number of each row."""
-        return self.tree_.apply(self.ordered(encoded))
+        return self.tree_.apply(reorder(encoded, self.ranks_, self.used))
 
     def describe(self) -> list[str]:
         """The rule of each leaf."""
         return self.tree_.describe(self.names_, self.vocabularies_)
 
 
-def reorder(encoded: Floats, ranks: dict[int, Floats]) -> NDArray[np.float32]:
-    """Replace the category codes of the given columns by ranks; NaN stays NaN."""
-    matrix = encoded.astype(np.float32)
-    for i, rank in ranks.items():
+def reorder(encoded: Floats, ranks: dict[int, Floats], used: Iterable[int] | None = None) -> NDArray[np.float32]:
+    """Replace the category codes of the given columns by ranks; NaN stays NaN. Columns not ``used`` are left at zero."""
+    matrix = np.zeros(encoded.shape, dtype=np.float32, order="F")
+    for i in range(encoded.shape[1]) if used is None else used:
         codes = encoded[:, i]
-        if not codes.any():  # all of the first category, or a column that no tree reads
-            matrix[:, i] = rank[0] if rank.size else np.nan
-            continue
-        table = np.append(rank, np.nan)
-        matrix[:, i] = table[np.where(np.isnan(codes), rank.size, codes).astype(np.intp)]
+        if i in ranks:
+            table = np.append(ranks[i], np.nan)
+            codes = table[np.where(np.isnan(codes), table.size - 1, codes).astype(np.intp)]
+        matrix[:, i] = codes
     return matrix
 
 

@@ -24,7 +24,7 @@ def _sigmoid(z: Any) -> Any:
     return np.where(z >= 0, 1.0, decay) / (1.0 + decay)
 
 
-class _Tree:
+class Tree:
     """Arrays of one tree; ``leaf`` holds a leaf number, ``value`` the addend of a boosted tree."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ class _Tree:
     def _complete(self) -> None:
         """Shallow trees as perfect ones, children of i at 2i + 1 and 2i + 2: no pointers to chase."""
         depth = self._depth(0)
-        self.depth = depth if depth <= 6 else -1
+        self.depth = depth if depth <= 10 else -1
         if self.depth < 0:
             return
         size = 2**depth - 1
@@ -52,6 +52,10 @@ class _Tree:
         self.full_missing = np.ones(size, dtype=bool)
         self.full_output = np.zeros(2**depth, dtype=self.output.dtype)
         self._fill(0, 0, 0, depth)
+        if self.single:  # x > t holds for a float32 x where it holds for the largest float32 that is not above t
+            nearest = self.full_threshold.astype(np.float32)
+            below = np.nextafter(nearest, np.float32(-np.inf))
+            self.full_threshold = np.where(nearest > self.full_threshold, below, nearest)
 
     def _depth(self, node: int) -> int:
         if self.feature[node] < 0:
@@ -72,7 +76,8 @@ class _Tree:
         self._fill(int(self.left[node]), 2 * at + 1, level + 1, depth)
         self._fill(int(self.right[node]), 2 * at + 2, level + 1, depth)
 
-    def score(self, columns: list[Any], rows: int) -> Any:
+    def score(self, columns: Any, rows: int) -> Any:
+        """Leaf number or addend of each row, from columns by position."""
         if not self.sets and not self.missing_zero.any() and self.depth >= 0:
             return self._score_complete(columns, rows)
         node = np.zeros(rows, dtype=np.int64)
@@ -102,7 +107,7 @@ class _Tree:
                     left[mine] = known & members[np.where(known, code, 0)]
         return np.where(left, self.left[here], self.right[here])
 
-    def _score_complete(self, columns: list[Any], rows: int) -> Any:
+    def _score_complete(self, columns: Any, rows: int) -> Any:
         result = np.empty(rows, dtype=self.output.dtype)
         used = np.unique(self.full_feature) if self.depth else np.empty(0, dtype=np.intp)
         place = np.zeros(len(columns) + 1, dtype=np.intp)
@@ -116,15 +121,19 @@ class _Tree:
                 block[i] = columns[f][part]
             flat = block.ravel()
             has_missing = bool(np.isnan(flat).any())
-            row = np.arange(count)
+            row, start = np.arange(count), feature * count
             at = np.zeros(count, dtype=np.intp)
             for _ in range(self.depth):
-                values = flat[feature[at] * count + row]
-                right = values > self.full_threshold[at]  # False for NaN, which then goes left
+                where = start.take(at)
+                where += row
+                values = flat.take(where)
+                right = values > self.full_threshold.take(at)  # False for NaN, which then goes left
                 if has_missing:
-                    right |= np.isnan(values) & ~self.full_missing[at]
-                at = 2 * at + 1 + right
-            result[part] = self.full_output[at - (2**self.depth - 1)]
+                    right |= np.isnan(values) & ~self.full_missing.take(at)
+                at *= 2
+                at += 1
+                at += right
+            result[part] = self.full_output.take(at - (2**self.depth - 1))
         return result
 
 
@@ -201,7 +210,7 @@ class Scorer:
         self.columns = artefact["columns"]
         self.names = [c["name"] for c in self.columns]
         self.model = artefact["model"]
-        self.trees = [_Tree(t) for t in self.model.get("trees", [])]
+        self.trees = [Tree(t) for t in self.model.get("trees", [])]
         self.maps = [_Map(m) for m in self.model.get("maps", [])]
         self.codes = [
             None if c.get("values") is None else {v: i for i, v in enumerate(c["values"])} for c in self.columns

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hetcal.leafwise import Leaves
 from hetcal.links import Floats
+from hetcal.scorer import Tree
 
 __all__ = ["FlatTree", "from_cart"]
 
@@ -55,25 +56,23 @@ class FlatTree:
         """Features that some split looks at."""
         return frozenset(int(f) for f in np.unique(self.feature) if f >= 0)
 
+    @cached_property
+    def _walk(self) -> Tree:
+        return Tree(
+            {
+                "feature": self.feature,
+                "threshold": self.threshold,
+                "left": self.left,
+                "right": self.right,
+                "missing_left": self.missing_left,
+                "leaf": self.leaf,
+                "single": self.single,
+            }
+        )
+
     def apply(self, X: NDArray[Any]) -> Leaves:
-        """Leaf number of each row of an encoded matrix; every row takes ``depth`` steps, leaves lead to themselves."""
-        rows = np.ascontiguousarray(X, dtype=np.float32 if self.single else np.float64)
-        is_leaf = self.feature < 0
-        itself = np.arange(self.feature.size)
-        feature = np.where(is_leaf, 0, self.feature)
-        left, right = np.where(is_leaf, itself, self.left), np.where(is_leaf, itself, self.right)
-        node = np.zeros(len(rows), dtype=np.int64)
-        if self.depth == 0:
-            return np.asarray(self.leaf[node], dtype=np.intp)
-        flat, start = rows.ravel(), np.arange(len(rows)) * rows.shape[1]
-        has_missing = bool(np.isnan(flat).any())
-        for _ in range(self.depth):
-            values = flat[start + feature[node]]
-            goes_left = values <= self.threshold[node]
-            if has_missing:
-                goes_left |= np.isnan(values) & self.missing_left[node]
-            node = np.where(goes_left, left[node], right[node])
-        return np.asarray(self.leaf[node], dtype=np.intp)
+        """Leaf number of each row of an encoded matrix, as the exported scorer finds it; reads used columns alone."""
+        return np.asarray(self._walk.score(X.T, len(X)), dtype=np.intp)
 
     def ancestors(self) -> Leaves:
         """(levels, K): the ancestor of every leaf at each depth below the root, numbered within the depth."""
