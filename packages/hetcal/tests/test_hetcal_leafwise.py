@@ -153,7 +153,7 @@ def test_beta_equals_betacal():
     p = np.array([0.05, 0.2, 0.5, 0.8, 0.95])
     model = fit_leaf_map("beta", 1.7 * z, y, None, np.zeros(z.size, int), 1, shrinkage="none")
     got = sigmoid(model.logits(np.log(p / (1 - p)), np.zeros(p.size, int)))
-    # betacal 1.1.0 (benchmarks/peer_betacal.py) stops where scikit-learn's solver does by default, 1.3e-4 from the optimum
+    # betacal 1.1.0 (benchmarks/peer_betacal.py) stops where scikit-learn does by default, 1.3e-4 from the optimum
     np.testing.assert_allclose(got, [0.10012569, 0.24015039, 0.43481841, 0.63928346, 0.81246691], rtol=0, atol=2e-4)
     q = sigmoid(1.7 * z)
     exact = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(np.column_stack([np.log(q), -np.log1p(-q)]), y)

@@ -128,7 +128,7 @@ class TreePartitioner(BaseEstimator):  # type: ignore[misc]
 
 
 def reorder(encoded: Floats, ranks: dict[int, Floats], used: Iterable[int] | None = None) -> NDArray[np.float32]:
-    """Replace the category codes of the given columns by ranks; NaN stays NaN. Columns not ``used`` are left at zero."""
+    """Replace the category codes of the given columns by ranks; NaN stays NaN, columns not ``used`` are left at 0."""
     matrix = np.zeros(encoded.shape, dtype=np.float32, order="F")
     for i in range(encoded.shape[1]) if used is None else used:
         codes = encoded[:, i]
