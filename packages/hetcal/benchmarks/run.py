@@ -39,6 +39,12 @@ def log_loss(y: np.ndarray, p: np.ndarray) -> float:
     return float(-np.mean(np.where(y == 1, np.log(p), np.log1p(-p))))
 
 
+def chance_ece(p: np.ndarray, draws: int = 20) -> float:
+    """What ECE shows on so many rows when p is exactly right."""
+    rng = np.random.default_rng(0)
+    return float(np.mean([metrics.ece((rng.random(p.size) < p).astype(int), p) for _ in range(draws)]))
+
+
 def score(cell: Path, files: list[str]) -> list[dict[str, object]]:
     test = pd.read_parquet(cell / "test.parquet", columns=["__y", "__z"])
     y, z = test["__y"].to_numpy(), test["__z"].to_numpy()
@@ -55,6 +61,7 @@ def score(cell: Path, files: list[str]) -> list[dict[str, object]]:
             "lift": 0.0,
             "log_loss": log_loss(y, p),
             "ece": metrics.ece(y, p),
+            "noise": chance_ece(p),
             "fit_s": 0.0,
             "predict_s": 0.0,
         }
@@ -79,6 +86,7 @@ def score(cell: Path, files: list[str]) -> list[dict[str, object]]:
                     "lift": auc - raw,
                     "log_loss": log_loss(y, p),
                     "ece": metrics.ece(y, p),
+                    "noise": chance_ece(p),
                     "fit_s": float(fit_s),
                     "predict_s": float(predict_s),
                     "chosen": str(data[f"c_{name}"]) if f"c_{name}" in data else "",
@@ -90,11 +98,15 @@ def score(cell: Path, files: list[str]) -> list[dict[str, object]]:
 def show(rows: pd.DataFrame) -> None:
     for (base, dataset), part in rows.groupby(["base", "dataset"], sort=False):
         wide = part.pivot(index="seed", columns="method", values="lift")
-        table = part.groupby("method", sort=False)[["lift", "log_loss", "ece", "fit_s", "predict_s"]].mean()
+        table = part.groupby("method", sort=False)[["lift", "log_loss", "ece", "noise", "fit_s", "predict_s"]].mean()
         table.insert(1, "sd", part.groupby("method", sort=False)["lift"].std())
         raw = part.loc[part["method"] == "raw", "auc"].mean()
         print(f"\n## {dataset}, base {base}: {wide.shape[0]} seeds, raw AUC {raw:.4f}")
-        print(table.round({"lift": 4, "sd": 4, "log_loss": 4, "ece": 4, "fit_s": 3, "predict_s": 4}).to_string())
+        print(
+            table.round(
+                {"lift": 4, "sd": 4, "log_loss": 4, "ece": 4, "noise": 4, "fit_s": 3, "predict_s": 4}
+            ).to_string()
+        )
 
 
 def main() -> None:
