@@ -40,7 +40,7 @@ def production(folder: Path, events: int) -> None:
             rows = table[table[:, 0] == mass]
             reference = np.trapezoid(np.where(rows[:, 1] >= -2, rows[:, column], 0.0), rows[:, 1])
             sample = generate(channel, mass, events=events, seed=17, environment="vacuum")
-            ours = sample.counts[[1, 4]][:, X_EDGES[:-1] > 0.0099].sum() / (2 * events)
+            ours = sample.number[[1, 4]][:, X_EDGES[:-1] > 0.0099].sum() / 2
             cells.append(f"{ours / reference:.3f} at {mass:g}")
         print(f"  {channel:<7} {', '.join(cells)} GeV")
 

@@ -425,21 +425,37 @@ def test_live_generation_is_reproducible_and_near_the_table():
     from nu_physics.solar.production import X_EDGES, generate
 
     first, again = (generate("tautau", 100.0, events=400, seed=11) for _ in range(2))
-    assert np.array_equal(first.counts, again.counts)
-    assert not np.array_equal(first.counts, generate("tautau", 100.0, events=400, seed=12).counts)
-    yields, _, _ = spectrum_table().at("tautau", 100.0)
-    tau = first.counts[[2, 5]].sum() / 800
+    assert np.array_equal(first.number, again.number)
+    assert not np.array_equal(first.number, generate("tautau", 100.0, events=400, seed=12).number)
+    yields, _ = spectrum_table().at("tautau", 100.0)
+    tau = first.number[[2, 5]].mean(0).sum()
     assert tau == pytest.approx(yields[1].sum(), abs=4 * math.sqrt(yields[1].sum() / 800))
     vacuum = generate("bb", 100.0, events=300, seed=3, environment="vacuum")
     hard = X_EDGES[:-1] > 0.0099
     # PPPC4DMID (Cirelli et al., JCAP 03 (2011) 051): 7.51 muon neutrinos above x = 0.01
-    assert vacuum.counts[[1, 4]][:, hard].sum() / 600 == pytest.approx(7.51, rel=0.07)
+    assert vacuum.number[[1, 4]][:, hard].mean(0).sum() == pytest.approx(7.51, rel=0.07)
     stopped = generate("bb", 100.0, events=300, seed=3)
-    assert stopped.counts[1].sum() < 0.1 * vacuum.counts[1].sum()
+    assert stopped.number[1].sum() < 0.1 * vacuum.number[1].sum()
     sample = source_spectrum("tautau", 100.0, sample=first)
-    assert sample.number[2].sum() == pytest.approx(first.counts[2, 54:].sum() / 400, rel=1e-9)  # above 5 GeV
+    assert sample.number[2].sum() == pytest.approx(first.number[2, 54:].sum(), rel=1e-9)  # above 5 GeV
     with pytest.raises(InvalidInput, match="seed = 0"):
         generate("bb", 100.0, seed=0)
+
+
+def test_decaying_a_hadron_often_is_unbiased_and_its_error_is_the_spread_of_samples():
+    pytest.importorskip("pythia8mc")
+    from nu_physics.solar.production import generate
+
+    # neutrinos of a light flavour above x = 0.1, in samples of 120 annihilations
+    once = generate("bb", 100.0, events=1500, decays=1, seed=1)
+    often = [generate("bb", 100.0, events=120, decays=15, seed=seed) for seed in range(2, 14)]
+    value = [sample.number[0, 60:].sum() for sample in often]
+    single = once.number[0, 60:].sum()
+    spread = np.std(value, ddof=1)
+    assert np.mean(value) == pytest.approx(single, abs=4 * math.hypot(math.sqrt(single / 1500), spread / math.sqrt(12)))
+    stated = math.sqrt(np.mean([(sample.error[0, 60:] ** 2).sum() for sample in often]))
+    assert 0.6 < stated / spread < 1.4
+    assert spread < 0.7 * math.sqrt(single / 120)  # a sample with one decay each is Poisson
 
 
 def _needs_nusquids():

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,13 +38,14 @@ _MESON_CROSS_SECTION_cm2 = 14.0e-27
 _BARYON_CROSS_SECTION_cm2 = 24.0e-27
 _NUCLEONS_per_g = 6.02214076e23
 _CHARM_QUARK_GeV = 1.27
+_LOSSY = frozenset(_BEAUTY + _CHARM)
 _NEUTRINO_INDEX = {12: 0, 14: 1, 16: 2, -12: 3, -14: 4, -16: 5}
 _LARGEST_SEED = 900_000_000
 
 
 @dataclass(frozen=True)
 class YieldSample:
-    """Neutrinos counted in ``events`` annihilations.
+    """Neutrinos of ``events`` annihilations.
 
     Parameters
     ----------
@@ -52,8 +53,10 @@ class YieldSample:
         What was generated.
     version : str
         Version of Pythia.
-    counts : integer array of shape (6, 80)
-        Neutrinos by flavour (``channels.FLAVOURS``) and bin of x = E / m (``X_EDGES``).
+    number : array of shape (6, 80)
+        Neutrinos per annihilation by flavour (``channels.FLAVOURS``) and bin of x = E / m (``X_EDGES``).
+    error : array of shape (6, 80)
+        Standard error of ``number``, from the spread between annihilations.
     """
 
     channel: str
@@ -62,7 +65,18 @@ class YieldSample:
     seed: int
     events: int
     version: str
-    counts: NDArray[np.int64]
+    number: NDArray[np.float64]
+    error: NDArray[np.float64]
+
+
+class _Hadron(NamedTuple):
+    """A hadron with beauty or charm before its decay."""
+
+    code: int
+    mass_GeV: float
+    lifetime_cm: float
+    energy_GeV: float
+    momentum_GeV: tuple[float, float, float]
 
 
 def generator_version() -> str:
@@ -74,7 +88,13 @@ def generator_version() -> str:
 
 
 def generate(
-    channel: str, mass_GeV: float, *, events: int = 5000, seed: int = 1, environment: Environment = "sun"
+    channel: str,
+    mass_GeV: float,
+    *,
+    events: int = 5000,
+    decays: int = 10,
+    seed: int = 1,
+    environment: Environment = "sun",
 ) -> YieldSample:
     """Generate annihilations and count the neutrinos.
 
@@ -86,10 +106,13 @@ def generate(
         Mass of the annihilating particle.
     events : int
         Annihilations.
+    decays : int
+        How often each hadron with beauty or charm loses its energy and decays, every time with the weight 1 / decays:
+        that is where the neutrinos of the core come from, and it costs less than an annihilation.
     seed : int
         1 to 900 000 000; a chunk of a larger sample needs a seed of its own.
     environment : {"sun", "vacuum"}
-        With the Sun's stopping rules, or with every decay.
+        With the Sun's stopping rules, or with every decay, once.
 
     Returns
     -------
@@ -108,27 +131,26 @@ def generate(
         raise InvalidInput(f"events = {events} is outside the allowed range [1, 100000000]")
     if not 1 <= seed <= _LARGEST_SEED:
         raise InvalidInput(f"seed = {seed} is outside the allowed range [1, {_LARGEST_SEED}]")
+    if not 1 <= decays <= 1000:
+        raise InvalidInput(f"decays = {decays} is outside the allowed range [1, 1000]")
     version = generator_version()
     pythia = _generator(products, mass_GeV, seed, environment)
     random = np.random.default_rng(seed)
-    flavour: list[int] = []
-    energy: list[float] = []
+    total, squares = (np.zeros((len(FLAVOURS), X_EDGES.size - 1)) for _ in range(2))
     done = 0
     while done < events:
         if not pythia.next():
             continue
-        if environment == "sun":
-            _decay_in_the_core(pythia, _BEAUTY, random)
-            _decay_in_the_core(pythia, _CHARM, random)
-        for particle in pythia.event:
-            index = _NEUTRINO_INDEX.get(particle.id())
-            if index is not None and particle.isFinal():
-                flavour.append(index)
-                energy.append(particle.e())
+        neutrinos, heavy = _products(pythia.event)
+        found = _histogram(neutrinos, mass_GeV)
+        if heavy:
+            found += _histogram(_decays_in_the_core(pythia, heavy, decays, random), mass_GeV) / decays
+        total += found
+        squares += found**2
         done += 1
-    x = np.minimum(np.asarray(energy) / mass_GeV, 1.0)
-    counts = np.stack([np.histogram(x[np.asarray(flavour) == i], X_EDGES)[0] for i in range(len(FLAVOURS))])
-    return YieldSample(channel, float(mass_GeV), environment, seed, events, version, counts)
+    mean = total / events
+    error = np.sqrt(np.maximum(squares / events - mean**2, 0.0) / max(events - 1, 1))
+    return YieldSample(channel, float(mass_GeV), environment, seed, events, version, mean, error)
 
 
 def _generator(products: tuple[int, int], mass_GeV: float, seed: int, environment: str) -> Any:
@@ -174,41 +196,79 @@ def _generator(products: tuple[int, int], mass_GeV: float, seed: int, environmen
     return pythia
 
 
-def _decay_in_the_core(pythia: Any, codes: tuple[int, ...], random: np.random.Generator) -> None:
-    """Let the hadrons of these kinds lose energy in the core's matter, then decay."""
-    found = False
-    for index in range(pythia.event.size()):
-        particle = pythia.event[index]
-        if particle.isFinal() and abs(particle.id()) in codes:
-            found = True
-            _lose_energy(particle, codes is _BEAUTY, random)
-    if found:
-        for code in codes:
-            pythia.particleData.mayDecay(code, True)
-        pythia.moreDecays()
-        for code in codes:
-            pythia.particleData.mayDecay(code, False)
+def _products(event: Any) -> tuple[list[tuple[int, float]], list[_Hadron]]:
+    """Return final neutrinos (flavour's index, energy) and final hadrons with beauty or charm."""
+    neutrinos, heavy = [], []
+    for particle in event:
+        code = particle.id()
+        flavour = _NEUTRINO_INDEX.get(code)
+        if flavour is not None:
+            if particle.isFinal():
+                neutrinos.append((flavour, particle.e()))
+        elif abs(code) in _LOSSY and particle.isFinal():
+            momentum = (particle.px(), particle.py(), particle.pz())
+            heavy.append(_Hadron(code, particle.m(), 0.1 * particle.tau0(), particle.e(), momentum))
+    return neutrinos, heavy
 
 
-def _lose_energy(particle: Any, beauty: bool, random: np.random.Generator) -> None:
-    """Interactions before the decay, in competition; a hadron without energy left decays at rest."""
-    mass, energy = particle.m(), particle.e()
-    kept = 0.7 if beauty else 0.6 * _CHARM_QUARK_GeV / mass
-    baryon = abs(particle.id()) // 1000 % 10 != 0
-    cross_section = _BARYON_CROSS_SECTION_cm2 if baryon else _MESON_CROSS_SECTION_cm2
+def _histogram(neutrinos: list[tuple[int, float]], mass_GeV: float) -> NDArray[np.float64]:
+    """Counts by flavour and bin of x."""
+    counts = np.zeros((len(FLAVOURS), X_EDGES.size - 1))
+    if neutrinos:
+        flavour, energy = (np.asarray(column) for column in zip(*neutrinos, strict=True))
+        x = np.minimum(energy / mass_GeV, 1.0)
+        inside = x >= X_EDGES[0]
+        bins = np.minimum(np.searchsorted(X_EDGES, x[inside], side="right") - 1, X_EDGES.size - 2)
+        np.add.at(counts, (flavour[inside].astype(np.int64), bins), 1.0)
+    return counts
+
+
+def _decays_in_the_core(
+    pythia: Any, heavy: list[_Hadron], decays: int, random: np.random.Generator
+) -> list[tuple[int, float]]:
+    """Let every hadron lose energy and decay ``decays`` times: beauty first, then charm, its own and beauty's."""
+    beauty = [hadron for hadron in heavy if abs(hadron.code) in _BEAUTY for _ in range(decays)]
+    charm = [hadron for hadron in heavy if abs(hadron.code) in _CHARM for _ in range(decays)]
+    neutrinos: list[tuple[int, float]] = []
+    if beauty:
+        of_beauty, daughters = _decay(pythia, beauty, _BEAUTY, random)
+        neutrinos += of_beauty
+        charm += [hadron for hadron in daughters if abs(hadron.code) in _CHARM]
+    if charm:
+        neutrinos += _decay(pythia, charm, _CHARM, random)[0]
+    return neutrinos
+
+
+def _decay(
+    pythia: Any, hadrons: list[_Hadron], codes: tuple[int, ...], random: np.random.Generator
+) -> tuple[list[tuple[int, float]], list[_Hadron]]:
+    """Take the energy that each has at its decay, decay all and return their products."""
+    energies = _energy_at_decay(hadrons, random)
+    pythia.event.reset()
+    for hadron, energy in zip(hadrons, energies, strict=True):
+        scale = math.sqrt(max(energy**2 - hadron.mass_GeV**2, 0.0)) / math.hypot(*hadron.momentum_GeV)
+        momentum = (scale * component for component in hadron.momentum_GeV)
+        pythia.event.append(hadron.code, 1, 0, 0, *momentum, float(energy), hadron.mass_GeV)
+    for code in codes:
+        pythia.particleData.mayDecay(code, True)
+    pythia.moreDecays()
+    for code in codes:
+        pythia.particleData.mayDecay(code, False)
+    return _products(pythia.event)
+
+
+def _energy_at_decay(hadrons: list[_Hadron], random: np.random.Generator) -> NDArray[np.float64]:
+    """Interactions before the decay, in competition with it; a hadron without energy left decays at rest."""
+    mass, lifetime_cm, energy = np.array([(h.mass_GeV, h.lifetime_cm, h.energy_GeV) for h in hadrons]).T
+    code = np.abs([h.code for h in hadrons])
+    kept = np.where(np.isin(code, _BEAUTY), 0.7, 0.6 * _CHARM_QUARK_GeV / mass)
+    cross_section = np.where(code // 1000 % 10 != 0, _BARYON_CROSS_SECTION_cm2, _MESON_CROSS_SECTION_cm2)
     interaction_length_cm = 1.0 / (_CORE_DENSITY_g_cm3 * _NUCLEONS_per_g * cross_section)
-    lifetime_cm = 0.1 * particle.tau0()
-    interacted = False
-    while energy > mass:
-        momentum = math.sqrt(energy * energy - mass * mass)
-        decay_length_cm = momentum / mass * lifetime_cm
-        if random.random() * (decay_length_cm + interaction_length_cm) < interaction_length_cm:
-            break
-        interacted = True
-        energy = max(kept * energy, mass)
-    if interacted:
-        scale = math.sqrt(max(energy * energy - mass * mass, 0.0)) / particle.pAbs()
-        particle.px(scale * particle.px())
-        particle.py(scale * particle.py())
-        particle.pz(scale * particle.pz())
-        particle.e(energy)
+    moving = np.asarray(energy > mass)
+    while moving.any():
+        decay_length_cm = np.sqrt(np.maximum(energy**2 - mass**2, 0.0)) / mass * lifetime_cm
+        decays = random.random(mass.size) * (decay_length_cm + interaction_length_cm) < interaction_length_cm
+        moving &= ~decays
+        energy = np.where(moving, np.maximum(kept * energy, mass), energy)
+        moving &= energy > mass
+    return np.asarray(energy)

@@ -3,7 +3,7 @@
 The table holds what :mod:`nu_physics.solar.production` counted, by channel, mass and x = E / m. Annihilation products
 are neutral in every charge, so that neutrino and antineutrino spectra are equal; electron and muon flavours differ by
 lepton masses alone and are averaged. Between two masses of the table a yield is interpolated at fixed x, linearly in
-ln m. The relative Monte-Carlo error of a bin is 1 / sqrt(neutrinos counted in it).
+ln m. Monte-Carlo errors come from the spread between annihilations; of averaged flavours as if these were independent.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ class SpectrumTable:
     masses_GeV : dict of channel to array of shape (k,)
     light, tau : dict of channel to array of shape (k, 80)
         Neutrinos per annihilation in bins of x: nu_e or nu_mu, and nu_tau (each, and the same of antineutrinos).
+    light_error, tau_error : dict of channel to array of shape (k, 80)
+        Their Monte-Carlo standard errors.
     events : dict of channel to array of shape (k,)
     origin : str
         Generator, versions and settings.
@@ -64,11 +66,13 @@ class SpectrumTable:
     masses_GeV: dict[str, Array]
     light: dict[str, Array]
     tau: dict[str, Array]
+    light_error: dict[str, Array]
+    tau_error: dict[str, Array]
     events: dict[str, Array]
     origin: str
 
-    def at(self, channel: str, mass_GeV: float) -> tuple[Array, Array, Array]:
-        """Return yields and errors over x, shapes (2, 80): light and tau flavour, and interpolation weights' events."""
+    def at(self, channel: str, mass_GeV: float) -> tuple[Array, Array]:
+        """Return yields and their errors over x, each of shape (2, 80): light and tau flavour."""
         check_open(channel, mass_GeV)
         masses = self.masses_GeV[channel]
         if not masses[0] <= mass_GeV <= masses[-1]:
@@ -80,12 +84,9 @@ class SpectrumTable:
         low = min(int(position), masses.size - 2)
         share = position - low
         weights = np.array([1.0 - share, share])
-        yields, variances = [], []
-        for table, samples in ((self.light[channel], 4.0), (self.tau[channel], 2.0)):
-            rows = table[low : low + 2].astype(np.float64)
-            yields.append(weights @ rows)
-            variances.append(weights**2 @ (rows / (samples * self.events[channel][low : low + 2, None])))
-        return np.stack(yields), np.sqrt(np.stack(variances)), weights
+        yields = [weights @ table[channel][low : low + 2] for table in (self.light, self.tau)]
+        variances = [weights**2 @ table[channel][low : low + 2] ** 2 for table in (self.light_error, self.tau_error)]
+        return np.stack(yields), np.sqrt(np.stack(variances))
 
 
 @functools.cache
@@ -96,9 +97,17 @@ def spectrum_table() -> SpectrumTable:
         names = [str(name) for name in table["channels"]]
 
         def part(key: str) -> dict[str, Array]:
-            return {name: table[f"{name}_{key}"] for name in names}
+            return {name: table[f"{name}_{key}"].astype(np.float64) for name in names}
 
-        return SpectrumTable(part("masses_GeV"), part("light"), part("tau"), part("events"), str(table["origin"]))
+        return SpectrumTable(
+            part("masses_GeV"),
+            part("light"),
+            part("tau"),
+            part("light_error"),
+            part("tau_error"),
+            part("events"),
+            str(table["origin"]),
+        )
 
 
 def source_spectrum(
@@ -136,22 +145,16 @@ def source_spectrum(
             raise InvalidInput(
                 f"sample holds {sample.channel!r} at {sample.mass_GeV:g} GeV, not {channel!r} at {mass_GeV:g} GeV"
             )
-        number = sample.counts / sample.events
-        return SourceSpectrum(
-            channel,
-            mass_GeV,
-            edges,
-            _rebin(number, mass_GeV, edges),
-            np.sqrt(_rebin(number / sample.events, mass_GeV, edges)),
-        )
-    yields, errors, _ = spectrum_table().at(channel, mass_GeV)
-    flavour = [0, 0, 1, 0, 0, 1]
+        number, error = sample.number, sample.error
+    else:
+        flavour = [0, 0, 1, 0, 0, 1]
+        number, error = (part[flavour] for part in spectrum_table().at(channel, mass_GeV))
     return SourceSpectrum(
         channel,
         mass_GeV,
         edges,
-        _rebin(yields[flavour], mass_GeV, edges),
-        np.sqrt(_rebin(errors[flavour] ** 2, mass_GeV, edges)),
+        _rebin(number, mass_GeV, edges),
+        np.sqrt(_rebin(error**2, mass_GeV, edges)),
     )
 
 
