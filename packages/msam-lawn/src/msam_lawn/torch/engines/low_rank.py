@@ -8,9 +8,9 @@ G_i = D_i' A_i has rank at most R, so it is never formed:
 
 Pass 1 finds A_i and D_i of every layer by one whole-batch backward pass that forms no weight gradient; pass 2 is an
 ordinary forward and backward pass through layers whose outputs carry that correction. D_i and A_i are constants, so
-autograd's gradient of the weights is one whole-batch product. Where forming G_i is cheaper (long micro-batches,
-convolutions) it is formed, layer by layer. Embeddings move the rows that a micro-batch looks up; affine normalisation
-layers move vectors.
+autograd's gradient of the weights is one whole-batch product. A layer that reads the inputs of the model has the X of
+pass 1 again, and so its X W' + b and X A_i'. Where forming G_i is cheaper (long micro-batches, convolutions) it is
+formed, layer by layer. Embeddings move the rows that a micro-batch looks up; affine normalisation layers move vectors.
 
 Our derivation; the norm by Gram matrices is that of ghost clipping (Li et al. 2022, arXiv:2110.05679).
 """
@@ -130,6 +130,11 @@ class _Layer:
 
 
 class _Linear(_Layer):
+    def record(self, x: torch.Tensor) -> Any:
+        out = super().record(x)
+        self.out, self.versions = out.detach(), (x._version, out._version)
+        return out
+
     def squared_norms(self, delta: torch.Tensor) -> torch.Tensor:
         A, D = _exact(self.fold(_given(self.input), 1)), _exact(self.fold(delta, 1))
         self.A, self.D = A, D
@@ -146,14 +151,39 @@ class _Linear(_Layer):
 
     def perturbed(self, x: torch.Tensor) -> torch.Tensor:
         on_weight, on_bias = _column(self.step("weight")), _column(self.step("bias"))
-        X = _exact(self.fold(x, 1))
+        unmoved = self._unmoved(x)
         if self.formed:
+            X = _exact(self.fold(x, 1))
             correction = torch.bmm(X, (on_weight * self.G).transpose(1, 2)) + on_bias * self.g[:, None, :]
         else:
-            unmoved = not x.requires_grad and x.data_ptr() == _given(self.input).data_ptr()
-            gram = self.gram if unmoved else torch.bmm(X, self.A.transpose(1, 2))
+            gram = self.gram if unmoved else torch.bmm(_exact(self.fold(x, 1)), self.A.transpose(1, 2))
             correction = torch.bmm(gram * on_weight + on_bias, self.D)
+        if unmoved and (x._version, self.out._version) == self.versions and x.dtype == self.out.dtype:
+            moved = _corrected(self.out, correction, self.fold)
+            return cast(torch.Tensor, _OutputAgain.apply(moved, x, self.module.weight, self.module.bias))
         return _corrected(nn.Linear.forward(self.module, x), correction, self.fold)
+
+    def _unmoved(self, x: torch.Tensor) -> bool:
+        """Whether x is the very tensor of pass 1."""
+        seen = _given(self.input)
+        return not x.requires_grad and x.data_ptr() == seen.data_ptr() and x.stride() == seen.stride()
+
+
+class _OutputAgain(torch.autograd.Function):
+    """An output x W' + b + constant that is known already: only the gradients of W and b are left to compute."""
+
+    @staticmethod
+    def forward(ctx: Any, out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> Any:
+        ctx.save_for_backward(x)
+        return out.view_as(out)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        _, _, weight, bias = ctx.needs_input_grad
+        delta = gradients[0].reshape(-1, gradients[0].shape[-1])
+        on_weight = delta.t() @ x.reshape(-1, x.shape[-1]) if weight else None
+        return None, None, on_weight, delta.sum(0) if bias else None
 
 
 class _Embedding(_Layer):
