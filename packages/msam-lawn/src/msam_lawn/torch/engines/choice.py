@@ -7,8 +7,8 @@ used outside its layer or the loss couples micro-batches. Costs are counted in m
     loop        2 plain steps + M (traffic of the weights + calls of every layer)
     low rank    5/3 plain steps + sum over layers of min(3 M R^2 (d_in + d_out), forming) + calls of every layer,
 
-a layer's part of a plain step being three products, forward and two backward; one that reads the model's inputs has two,
-and in the low-rank engine two in all: its output of pass 1 serves in pass 2.
+a layer's part of a plain step being three products, forward and two backward; one that reads the model's inputs has
+two, and in the low-rank engine two in all: its output of pass 1 serves in pass 2.
 """
 
 from __future__ import annotations

@@ -160,7 +160,10 @@ class _Linear(_Layer):
             correction = torch.bmm(gram * on_weight + on_bias, self.D)
         if unmoved and (x._version, self.out._version) == self.versions and x.dtype == self.out.dtype:
             moved = _corrected(self.out, correction, self.fold)
-            return cast(torch.Tensor, _OutputAgain.apply(moved, x, self.module.weight, self.module.bias))
+            again: torch.Tensor = _OutputAgain.apply(  # type: ignore[no-untyped-call]
+                moved, x, self.module.weight, self.module.bias
+            )
+            return again
         return _corrected(nn.Linear.forward(self.module, x), correction, self.fold)
 
     def _unmoved(self, x: torch.Tensor) -> bool:
