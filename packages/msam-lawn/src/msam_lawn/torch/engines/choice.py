@@ -36,6 +36,8 @@ ENGINES: tuple[EngineName, ...] = ("auto", "loop", "vmap", "low-rank")
 # multiply-adds of a large product.
 LOOP_TRAFFIC = 250.0
 CALL = 1e5  # multiply-adds that one layer's calls in one micro-batch stand for
+CONVOLUTION_CALL = 1e7  # a convolution's kernels are slower on few rows; twice in the loop, once in low rank
+APART = 0.5  # forming a kernel's gradients apart from the backward pass reads everything again: in forward passes
 PROBE_ROWS = 6
 
 
@@ -159,7 +161,8 @@ def _survey(objective: Objective) -> dict[nn.Module, _Seen]:
 def _loop_cost(seen: dict[nn.Module, _Seen], objective: Objective) -> float:
     plain = sum((2 if row.first else 3) * _multiply_adds(layer, row) for layer, row in seen.items()) * objective.rows
     weights = sum(w.numel() for layer in seen for w in layer.parameters(recurse=False))
-    return 2 * plain + len(objective.sizes) * (LOOP_TRAFFIC * weights + CALL * len(seen))
+    calls = sum(2 * CONVOLUTION_CALL if isinstance(layer, _CONVOLUTIONS) else CALL for layer in seen)
+    return 2 * plain + len(objective.sizes) * (LOOP_TRAFFIC * weights + calls)
 
 
 def _low_rank_cost(seen: dict[nn.Module, _Seen], objective: Objective) -> float:
@@ -175,7 +178,7 @@ def _low_rank_cost(seen: dict[nn.Module, _Seen], objective: Objective) -> float:
             else:
                 cost += 3.0 * count * each * each * (d_in + d_out)
         elif isinstance(layer, _CONVOLUTIONS):
-            cost += forward + count * (TRAFFIC * layer.weight.numel() + 2 * CALL)
+            cost += (1 + APART) * forward + count * (TRAFFIC * layer.weight.numel() + CONVOLUTION_CALL)
     return cost
 
 

@@ -296,14 +296,15 @@ class _Convolution(_Layer):
     def perturbed(self, x: torch.Tensor) -> torch.Tensor:
         on_weight, on_bias = self.step("weight"), self.step("bias")
         parts = []
-        for i, (rows, (weight, offset)) in enumerate(zip(self.cuts, self.gradients, strict=True)):
+        pieces = x.split([rows.stop - rows.start for rows in self.cuts])  # slices would each get a whole gradient
+        for i, (piece, (weight, offset)) in enumerate(zip(pieces, self.gradients, strict=True)):
             moved, shift = self.module.weight, self.module.bias
             if isinstance(on_weight, torch.Tensor):
                 moved = moved + on_weight[i] * weight
             if isinstance(on_bias, torch.Tensor) and offset is not None:
                 shift = shift + on_bias[i] * offset
-            parts.append(self.module._conv_forward(x[rows], moved, shift))
-        return torch.cat(parts)
+            parts.append(self.module._conv_forward(piece, moved, shift))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 _LAYERS: dict[type[nn.Module], type[_Layer]] = {
