@@ -132,7 +132,8 @@ class _Layer:
 class _Linear(_Layer):
     def record(self, x: torch.Tensor) -> Any:
         out = super().record(x)
-        self.out, self.versions = out.detach(), (x._version, out._version)
+        self.out = None if x.requires_grad else out.detach()  # kept for a layer that reads the model's inputs
+        self.versions = x._version, out._version  # they tell whether anything wrote into either since
         return out
 
     def squared_norms(self, delta: torch.Tensor) -> torch.Tensor:
@@ -158,8 +159,8 @@ class _Linear(_Layer):
         else:
             gram = self.gram if unmoved else torch.bmm(_exact(self.fold(x, 1)), self.A.transpose(1, 2))
             correction = torch.bmm(gram * on_weight + on_bias, self.D)
-        if unmoved and (x._version, self.out._version) == self.versions and x.dtype == self.out.dtype:
-            moved = _corrected(self.out, correction, self.fold)
+        if unmoved and _given(self.out)._version == self.versions[1]:
+            moved = _corrected(_given(self.out), correction, self.fold)
             again: torch.Tensor = _OutputAgain.apply(  # type: ignore[no-untyped-call]
                 moved, x, self.module.weight, self.module.bias
             )
@@ -167,9 +168,11 @@ class _Linear(_Layer):
         return _corrected(nn.Linear.forward(self.module, x), correction, self.fold)
 
     def _unmoved(self, x: torch.Tensor) -> bool:
-        """Whether x is the very tensor of pass 1."""
-        seen = _given(self.input)
-        return not x.requires_grad and x.data_ptr() == seen.data_ptr() and x.stride() == seen.stride()
+        """Whether x is the very tensor of pass 1, and no cast lies between it and the output."""
+        seen, out = _given(self.input), self.out
+        if out is None or x.requires_grad or not x.dtype == out.dtype == self.module.weight.dtype:
+            return False
+        return x.data_ptr() == seen.data_ptr() and x.stride() == seen.stride() and x._version == self.versions[0]
 
 
 class _OutputAgain(torch.autograd.Function):
