@@ -48,8 +48,10 @@ def worker(rank, folder, engine, bad_step):
     torch.save(
         {"weights": flat(model), "reduced": reduced, "skipped": optimizer.skipped_steps}, f"{folder}/rank{rank}.pt"
     )
-    dist.barrier()
+    dist.barrier()  # not reached by a rank that raised: it leaves by its traceback, with code 1
     # gloo's threads may still hold the hook's futures; tearing them down with the interpreter aborts now and then
+    sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(0)
 
 

@@ -107,6 +107,20 @@ def test_norms_do_not_drift_in_ten_thousand_steps():
     assert abs(float(w.detach().double().norm()) / start - 1) <= 1e-6
 
 
+def test_a_large_tensors_norm_is_held_as_well():
+    # summed in float32 in one go, a million squares are wrong by 1e-5
+    torch.manual_seed(0)
+    w = nn.Parameter(0.03 * torch.randn(1000, 1000))
+    optimizer = LAWN(torch.optim.Adam([w], lr=1e-3), [w], free_steps=0)
+    start = float(w.detach().double().norm())
+    for _ in range(3):
+        w.grad = torch.randn(1000, 1000) + w.detach()
+        before, length = w.detach().double(), float(w.grad.double().norm())
+        optimizer.step()
+        assert abs(float((w.grad.double() * before).sum())) <= 1e-6 * length * start
+        assert abs(float(w.detach().double().norm()) / start - 1) <= 1e-6
+
+
 def test_one_constrained_sgd_step_by_hand():
     w = nn.Parameter(torch.tensor([[3.0, 4.0]], dtype=torch.float64))
     optimizer = LAWN(torch.optim.SGD([w], lr=0.5), [w], free_steps=0)

@@ -9,6 +9,14 @@ from msam_lawn_cases import losses, tanh_mlp
 README = Path(__file__).parents[1] / "README.md"
 
 
+def with_batch_norm():
+    import torch
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.BatchNorm1d(6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+    return model, torch.randn(10, 5), torch.randint(0, 3, (10,)), losses
+
+
 def task():
     import torch
 
@@ -22,7 +30,7 @@ def named(monkeypatch):
     import types
 
     module = types.ModuleType("msam_lawn_cli_task")
-    module.task = task
+    module.task, module.with_batch_norm = task, with_batch_norm
     monkeypatch.setitem(sys.modules, "msam_lawn_cli_task", module)
     return "msam_lawn_cli_task:task"
 
@@ -41,7 +49,12 @@ def test_doctor_and_sharpness(named, capsys):
     assert main(["doctor", named, "--micro-batches", "10"]) == 0
     shown = capsys.readouterr().out
     assert "engine: low-rank" in shown
+    assert "of the loop's cost for 10 micro-batches" in shown
     assert "LAWN would hold 2.weight (degree 1, after 1 (Tanh))" in shown
+    assert main(["doctor", named.replace(":task", ":with_batch_norm"), "--micro-batches", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "engine: loop: the low-rank engine is not exact here: 1 (BatchNorm1d) mixes the rows" in shown
+    assert "batch statistics, moved once a step: 1" in shown
     assert main(["sharpness", named, "--top", "2"]) == 0
     assert "converged" in capsys.readouterr().out
 

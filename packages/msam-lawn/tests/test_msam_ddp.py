@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from msam_ddp_worker import STEPS, batch, net
 from msam_lawn.torch import SAM
@@ -13,7 +14,8 @@ from msam_lawn_cases import flat, losses
 TESTS = Path(__file__).parent
 
 
-def run(folder, engine, bad_step=-1):
+def run(folder, engines, bad_step=-1):
+    """Train on two ranks, the engine of each given; what they saved."""
     folder.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     ranks = [
@@ -23,12 +25,11 @@ def run(folder, engine, bad_step=-1):
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in (0, 1)
+        for rank, engine in enumerate(engines)
     ]
     try:
-        for rank in ranks:
-            _, complaint = rank.communicate(timeout=120)
-            assert rank.returncode == 0, complaint
+        complaints = [rank.communicate(timeout=120)[1] for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(complaints)
     finally:
         for rank in ranks:
             rank.kill()  # does nothing to one that has ended
@@ -49,7 +50,7 @@ def alone(skipped=-1):
 
 def test_two_processes_are_one_with_twice_the_micro_batches(tmp_path):
     for engine in ("loop", "low-rank"):
-        first, second = run(tmp_path / engine, engine)
+        first, second = run(tmp_path / engine, [engine, engine])
         assert torch.equal(first["weights"], second["weights"])
         torch.testing.assert_close(first["weights"], alone(), rtol=0, atol=1e-10)
         # one all-reduce of all 147 weights a step
@@ -57,7 +58,12 @@ def test_two_processes_are_one_with_twice_the_micro_batches(tmp_path):
 
 
 def test_one_ranks_bad_gradient_skips_the_step_on_both(tmp_path):
-    first, second = run(tmp_path / "bad", "low-rank", bad_step=7)
+    first, second = run(tmp_path / "bad", ["low-rank", "low-rank"], bad_step=7)
     assert first["skipped"] == second["skipped"] == 1
     assert torch.equal(first["weights"], second["weights"])
     torch.testing.assert_close(first["weights"], alone(skipped=7), rtol=0, atol=1e-10)
+
+
+def test_a_rank_that_raises_fails_the_run(tmp_path):
+    with pytest.raises(AssertionError, match="engine='broken' is unknown"):
+        run(tmp_path / "broken", ["loop", "broken"])

@@ -174,6 +174,43 @@ def test_auto_takes_low_rank_for_many_micro_batches_and_says_why():
     assert "of the loop's cost for 10 micro-batches" in choice.reason
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+def test_a_first_layer_is_not_multiplied_twice(cut, inplace, monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(40, 30), nn.ELU(inplace=inplace), nn.Linear(30, 3)).double()
+    x, y = torch.randn(10, 4, 10, dtype=torch.float64), torch.randint(0, 3, (10,))
+    sam(model, engine="loop", **cut).backward(model, x, y, losses)
+    expected = gradients(model)
+    optimizer = sam(model, engine="low-rank", **cut)
+    optimizer.backward(model, x, y, losses)
+    calls, linear = [], nn.Linear.forward
+    monkeypatch.setattr(nn.Linear, "forward", lambda layer, x: calls.append(layer) or linear(layer, x))
+    optimizer.zero_grad()
+    optimizer.backward(model, x, y, losses)
+    # an activation that overwrites the layer's output leaves none to use again
+    assert calls.count(model[1]) == (2 if inplace else 1)
+    assert calls.count(model[3]) == 2
+    for a, b in zip(gradients(model), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
+
+
+def test_a_first_layers_frozen_parts_get_no_gradient():
+    for frozen in ("weight", "bias"):
+        model, x, y, _ = case("tanh_mlp")
+        getattr(model[0], frozen).requires_grad_(False)
+        found = {}
+        for engine in ("loop", "low-rank"):
+            model.zero_grad()
+            trained = [w for w in model.parameters() if w.requires_grad]
+            optimizer = SAM(torch.optim.SGD(trained, lr=0.1), rho=0.3, micro_batches=3, engine=engine)
+            optimizer.backward(model, x, y, losses)
+            found[engine] = [w.grad.clone() for w in trained]
+            assert getattr(model[0], frozen).grad is None
+        for a, b in zip(found["low-rank"], found["loop"], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13)
+
+
 class Tied(nn.Module):
     def __init__(self):
         super().__init__()

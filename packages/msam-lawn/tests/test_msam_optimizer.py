@@ -199,6 +199,14 @@ def test_non_finite_gradients_skip_the_step(engine, bad):
     assert (optimizer.steps_taken, optimizer.skipped_steps) == (1, 1)
 
 
+def test_finite_gradients_whose_squares_overflow_are_used():
+    w = nn.Parameter(torch.zeros(2))
+    optimizer = SAM(torch.optim.SGD([w], lr=1e-30), rho=0.05)
+    optimizer.step(lambda: ((1e30 * w).sum().backward(), w.detach().sum())[1])
+    assert (optimizer.steps_taken, optimizer.skipped_steps) == (1, 0)
+    torch.testing.assert_close(w.detach(), torch.full((2,), -1.0))
+
+
 @pytest.mark.parametrize("engine", ["loop", "low-rank", "vmap"])
 def test_a_stationary_point_stays_put(engine):
     model = nn.Linear(4, 1, bias=False)

@@ -161,8 +161,10 @@ class LAWN(WrappingOptimizer):
         assert self._norms is not None
         return [(w, norm) for w, norm in zip(self._constrained, self._norms, strict=True) if norm]
 
+    # Both run backwards over the tensors: optimizers step forwards, so what one touched last is in cache for the next.
+
     def _project_gradients(self) -> None:
-        for w, norm in self._held():
+        for w, norm in reversed(self._held()):
             if w.grad is not None:
                 w.grad.sub_(w, alpha=_dot(w.grad, w) / norm**2)
 
@@ -181,7 +183,7 @@ class LAWN(WrappingOptimizer):
                 group["lr"] = rate
 
     def _retract(self) -> None:
-        for w, norm in self._held():
+        for w, norm in reversed(self._held()):
             w.mul_(norm / _norm(w))
 
     def _check_groups(self) -> None:
@@ -218,6 +220,8 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
     if a.device.type != "cpu" or a.dtype not in (torch.float32, torch.float64):
         return float((a.double() * b.double()).sum())
     left, right = a.reshape(-1), b.reshape(-1)
+    if len(left) <= CHUNK:
+        return float(torch.dot(left, right))
     return math.fsum(float(torch.dot(x, y)) for x, y in zip(left.split(CHUNK), right.split(CHUNK), strict=True))
 
 

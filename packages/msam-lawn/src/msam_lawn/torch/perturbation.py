@@ -17,7 +17,7 @@ from typing import Literal
 
 import torch
 
-__all__ = ["Adaptive", "Perturbation", "length_scale"]
+__all__ = ["Adaptive", "Perturbation", "global_norm", "length_scale"]
 
 Adaptive = Literal["squared", "asam"]
 TINY = 1e-12  # keeps a zero gradient from dividing by zero

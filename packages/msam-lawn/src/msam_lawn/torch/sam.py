@@ -28,7 +28,7 @@ from msam_lawn.torch.engines.low_rank import low_rank_gradient
 from msam_lawn.torch.engines.vmap import vmap_gradient
 from msam_lawn.torch.objective import LossFunction, Objective, make_objective
 from msam_lawn.torch.passes import RandomState, RunningStatistics
-from msam_lawn.torch.perturbation import Adaptive, Perturbation
+from msam_lawn.torch.perturbation import Adaptive, Perturbation, global_norm
 from msam_lawn.torch.wrapper import WrappingOptimizer
 
 __all__ = ["SAM"]
@@ -363,8 +363,8 @@ class SAM(WrappingOptimizer):
         gradients = [w.grad for group in self.param_groups for w in group["params"] if w.grad is not None]
         if not gradients:
             return True
-        norms = torch._foreach_norm(gradients, torch.inf)
-        return bool(torch.isfinite(torch.stack([norm.to(norms[0].device) for norm in norms])).all())
+        # l2: the maximum norm is not vectorised on a CPU; squares of large finite gradients may overflow
+        return bool(torch.isfinite(global_norm(gradients))) or all(bool(torch.isfinite(g).all()) for g in gradients)
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 

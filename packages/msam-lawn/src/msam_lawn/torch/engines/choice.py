@@ -5,7 +5,10 @@ read off the layers and then checked on a few rows: the norms ||g_i|| of both mu
 used outside its layer or the loss couples micro-batches. Costs are counted in multiply-adds of one step:
 
     loop        2 plain steps + M (traffic of the weights + calls of every layer)
-    low rank    5/3 plain steps + sum over layers of min(3 M R^2 (d_in + d_out), forming) + calls of every layer.
+    low rank    5/3 plain steps + sum over layers of min(3 M R^2 (d_in + d_out), forming) + calls of every layer,
+
+a layer's part of a plain step being three products, forward and two backward; one that reads the model's inputs has
+two, and in the low-rank engine two in all: its output of pass 1 serves in pass 2.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from msam_lawn.errors import EngineError, SettingsError
 from msam_lawn.torch.engines.low_rank import TRAFFIC, low_rank_refusal, micro_batch_norms, rows_make_forming_cheap
@@ -32,6 +36,8 @@ ENGINES: tuple[EngineName, ...] = ("auto", "loop", "vmap", "low-rank")
 # multiply-adds of a large product.
 LOOP_TRAFFIC = 250.0
 CALL = 1e5  # multiply-adds that one layer's calls in one micro-batch stand for
+CONVOLUTION_CALL = 1e7  # a convolution's kernels are slower on few rows; twice in the loop, once in low rank
+APART = 0.5  # forming a kernel's gradients apart from the backward pass reads everything again: in forward passes
 PROBE_ROWS = 6
 
 
@@ -124,19 +130,22 @@ def _probe(objective: Objective) -> Objective:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one row of the mini-batch is to a layer."""
+    """What one row of the mini-batch is to a layer, and whether the layer reads the model's inputs."""
 
     vectors: int
     outputs: int
+    first: bool
 
 
 def _survey(objective: Objective) -> dict[nn.Module, _Seen]:
     """Run a few rows and note the shapes at every trained layer."""
     probe, seen = _probe(objective), {}
+    given = {leaf.data_ptr() for leaf in tree_leaves(probe.inputs) if isinstance(leaf, torch.Tensor)}
 
     def note(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         d_in = layer.in_features if isinstance(layer, nn.Linear) else 1
-        seen[layer] = _Seen(inputs[0].numel() // d_in // probe.rows, output.numel() // probe.rows)
+        vectors, first = inputs[0].numel() // d_in // probe.rows, inputs[0].data_ptr() in given
+        seen[layer] = _Seen(vectors, output.numel() // probe.rows, first)
 
     trained = [m for m in objective.model.modules() if any(w.requires_grad for w in m.parameters(recurse=False))]
     handles = [layer.register_forward_hook(note) for layer in trained]
@@ -150,16 +159,18 @@ def _survey(objective: Objective) -> dict[nn.Module, _Seen]:
 
 
 def _loop_cost(seen: dict[nn.Module, _Seen], objective: Objective) -> float:
-    plain = 3.0 * sum(_multiply_adds(layer, row) for layer, row in seen.items()) * objective.rows
+    plain = sum((2 if row.first else 3) * _multiply_adds(layer, row) for layer, row in seen.items()) * objective.rows
     weights = sum(w.numel() for layer in seen for w in layer.parameters(recurse=False))
-    return 2 * plain + len(objective.sizes) * (LOOP_TRAFFIC * weights + CALL * len(seen))
+    calls = sum(2 * CONVOLUTION_CALL if isinstance(layer, _CONVOLUTIONS) else CALL for layer in seen)
+    return 2 * plain + len(objective.sizes) * (LOOP_TRAFFIC * weights + calls)
 
 
 def _low_rank_cost(seen: dict[nn.Module, _Seen], objective: Objective) -> float:
     count, cost = len(objective.sizes), 0.0
     for layer, row in seen.items():
         forward = _multiply_adds(layer, row) * objective.rows
-        cost += 5 * forward + 2 * CALL
+        products = 5 if not row.first else 2 if isinstance(layer, nn.Linear) else 3
+        cost += products * forward + 2 * CALL
         if isinstance(layer, nn.Linear):
             d_in, d_out, each = layer.in_features, layer.out_features, max(objective.sizes) * row.vectors
             if rows_make_forming_cheap(each, d_in, d_out):
@@ -167,7 +178,7 @@ def _low_rank_cost(seen: dict[nn.Module, _Seen], objective: Objective) -> float:
             else:
                 cost += 3.0 * count * each * each * (d_in + d_out)
         elif isinstance(layer, _CONVOLUTIONS):
-            cost += forward + count * (TRAFFIC * layer.weight.numel() + 2 * CALL)
+            cost += (1 + APART) * forward + count * (TRAFFIC * layer.weight.numel() + CONVOLUTION_CALL)
     return cost
 
 

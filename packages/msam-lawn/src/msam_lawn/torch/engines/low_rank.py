@@ -8,9 +8,9 @@ G_i = D_i' A_i has rank at most R, so it is never formed:
 
 Pass 1 finds A_i and D_i of every layer by one whole-batch backward pass that forms no weight gradient; pass 2 is an
 ordinary forward and backward pass through layers whose outputs carry that correction. D_i and A_i are constants, so
-autograd's gradient of the weights is one whole-batch product. Where forming G_i is cheaper (long micro-batches,
-convolutions) it is formed, layer by layer. Embeddings move the rows that a micro-batch looks up; affine normalisation
-layers move vectors.
+autograd's gradient of the weights is one whole-batch product. A layer that reads the inputs of the model has the X of
+pass 1 again, and so its X W' + b and X A_i'. Where forming G_i is cheaper (long micro-batches, convolutions) it is
+formed, layer by layer. Embeddings move the rows that a micro-batch looks up; affine normalisation layers move vectors.
 
 Our derivation; the norm by Gram matrices is that of ghost clipping (Li et al. 2022, arXiv:2110.05679).
 """
@@ -130,6 +130,12 @@ class _Layer:
 
 
 class _Linear(_Layer):
+    def record(self, x: torch.Tensor) -> Any:
+        out = super().record(x)
+        self.out = None if x.requires_grad else out.detach()  # kept for a layer that reads the model's inputs
+        self.versions = x._version, out._version  # they tell whether anything wrote into either since
+        return out
+
     def squared_norms(self, delta: torch.Tensor) -> torch.Tensor:
         A, D = _exact(self.fold(_given(self.input), 1)), _exact(self.fold(delta, 1))
         self.A, self.D = A, D
@@ -146,14 +152,44 @@ class _Linear(_Layer):
 
     def perturbed(self, x: torch.Tensor) -> torch.Tensor:
         on_weight, on_bias = _column(self.step("weight")), _column(self.step("bias"))
-        X = _exact(self.fold(x, 1))
+        unmoved = self._unmoved(x)
         if self.formed:
+            X = _exact(self.fold(x, 1))
             correction = torch.bmm(X, (on_weight * self.G).transpose(1, 2)) + on_bias * self.g[:, None, :]
         else:
-            unmoved = not x.requires_grad and x.data_ptr() == _given(self.input).data_ptr()
-            gram = self.gram if unmoved else torch.bmm(X, self.A.transpose(1, 2))
+            gram = self.gram if unmoved else torch.bmm(_exact(self.fold(x, 1)), self.A.transpose(1, 2))
             correction = torch.bmm(gram * on_weight + on_bias, self.D)
+        if unmoved and _given(self.out)._version == self.versions[1]:
+            moved = _corrected(_given(self.out), correction, self.fold)
+            again: torch.Tensor = _OutputAgain.apply(  # type: ignore[no-untyped-call]
+                moved, x, self.module.weight, self.module.bias
+            )
+            return again
         return _corrected(nn.Linear.forward(self.module, x), correction, self.fold)
+
+    def _unmoved(self, x: torch.Tensor) -> bool:
+        """Whether x is the very tensor of pass 1, and no cast lies between it and the output."""
+        seen, out = _given(self.input), self.out
+        if out is None or x.requires_grad or not x.dtype == out.dtype == self.module.weight.dtype:
+            return False
+        return x.data_ptr() == seen.data_ptr() and x.stride() == seen.stride() and x._version == self.versions[0]
+
+
+class _OutputAgain(torch.autograd.Function):
+    """An output x W' + b + constant that is known already: only the gradients of W and b are left to compute."""
+
+    @staticmethod
+    def forward(ctx: Any, out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> Any:
+        ctx.save_for_backward(x)
+        return out.view_as(out)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        _, _, weight, bias = ctx.needs_input_grad
+        delta = gradients[0].reshape(-1, gradients[0].shape[-1])
+        on_weight = delta.t() @ x.reshape(-1, x.shape[-1]) if weight else None
+        return None, None, on_weight, delta.sum(0) if bias else None
 
 
 class _Embedding(_Layer):
@@ -263,14 +299,15 @@ class _Convolution(_Layer):
     def perturbed(self, x: torch.Tensor) -> torch.Tensor:
         on_weight, on_bias = self.step("weight"), self.step("bias")
         parts = []
-        for i, (rows, (weight, offset)) in enumerate(zip(self.cuts, self.gradients, strict=True)):
+        pieces = x.split([rows.stop - rows.start for rows in self.cuts])  # slices would each get a whole gradient
+        for i, (piece, (weight, offset)) in enumerate(zip(pieces, self.gradients, strict=True)):
             moved, shift = self.module.weight, self.module.bias
             if isinstance(on_weight, torch.Tensor):
                 moved = moved + on_weight[i] * weight
             if isinstance(on_bias, torch.Tensor) and offset is not None:
                 shift = shift + on_bias[i] * offset
-            parts.append(self.module._conv_forward(x[rows], moved, shift))
-        return torch.cat(parts)
+            parts.append(self.module._conv_forward(piece, moved, shift))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 _LAYERS: dict[type[nn.Module], type[_Layer]] = {
