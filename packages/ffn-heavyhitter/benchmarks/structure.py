@@ -1,7 +1,7 @@
 """Three quarters of the FFN width, against optipfair and torch-pruning on the same tokens."""
 
-import shutil
 import statistics
+from pathlib import Path
 
 from ffn_heavyhitter import Narrow, find_ffns
 from ffn_heavyhitter.models import load_causal_model
@@ -28,12 +28,15 @@ def described(study: Study, model) -> dict:
     return {**study.perplexity(model), "widths": widths}
 
 
-def peer(study: Study, name: str) -> dict:
+def peer_folder(study: Study, name: str) -> Path:
+    """The peer's pruned model; the script skips what it has written before."""
     folder = (study.cache / "pruned").resolve()
     study.peer("peer_pruning.py", study.folder, str(study.windows_file.resolve()), str(folder))
-    found = described(study, load_causal_model(folder / name))
-    shutil.rmtree(folder / name / "offload", ignore_errors=True)
-    return found
+    return folder / name
+
+
+def peer(study: Study, name: str) -> dict:
+    return described(study, load_causal_model(peer_folder(study, name)))
 
 
 def rows(study: Study) -> list[tuple[str, ...]]:

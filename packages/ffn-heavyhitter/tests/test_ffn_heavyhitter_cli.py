@@ -66,7 +66,7 @@ def test_plans_for_a_size_and_for_widths(place, capsys):
 
 @pytest.mark.parametrize("method", ["mixed_bits", "narrow", "low_rank", "split"])
 def test_every_method_writes_a_model(place, method, capsys):
-    heavy = [] if method == "narrow" else ["--heavy", "16"]
+    heavy = {"narrow": [], "low_rank": ["--heavy", "auto"]}.get(method, ["--heavy", "16"])
     _run(place, "compress", "@model", *TEXT, "--method", method, *heavy, "--out", f"@by-{method}")
     _run(place, "eval", f"@by-{method}", *TEXT)
     assert "perplexity" in capsys.readouterr().out

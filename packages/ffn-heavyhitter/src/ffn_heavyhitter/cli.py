@@ -101,7 +101,9 @@ def _model_and_text(parser: argparse.ArgumentParser, text: str = "wikitext2/vali
 
 def _treatment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=METHODS, default="int8")
-    parser.add_argument("--heavy", type=_number, help="heavy neurons: a number, or a share with a point")
+    parser.add_argument(
+        "--heavy", type=_number, help="heavy neurons: a number, a share with a point, or auto (low_rank)"
+    )
     parser.add_argument("--heavy-bits", type=int, help="mixed_bits: bits of heavy neurons")
     parser.add_argument("--light-bits", type=int, help="mixed_bits: bits of light neurons")
     parser.add_argument("--share", type=float, help="narrow: neurons to keep; low_rank: weights to keep")
@@ -109,7 +111,9 @@ def _treatment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-layer", action="store_true", help="narrow: a width for each layer (plan only)")
 
 
-def _number(text: str) -> int | float:
+def _number(text: str) -> int | float | str:
+    if text == "auto":
+        return text
     return float(text) if "." in text else int(text)
 
 
@@ -251,6 +255,7 @@ def _change(plan: Any) -> str:
 def _compress(arguments: argparse.Namespace) -> None:
     from ffn_heavyhitter.compression import compress, halve
     from ffn_heavyhitter.evaluation import bytes_on_disk
+    from ffn_heavyhitter.low_rank import LowRank
     from ffn_heavyhitter.models import load_tokenizer, model_folder
     from ffn_heavyhitter.plan import Plan
     from ffn_heavyhitter.statistics import Statistics, collect
@@ -259,14 +264,16 @@ def _compress(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--out {arguments.out} is not empty; choose another folder")
     model = _load(arguments.model)
     treatment: Any = _chosen(arguments, model) if arguments.plan is None else Plan.load(arguments.plan).treatments
+    planned = Plan.of(model, treatment)
     if arguments.statistics is not None and arguments.statistics.exists():
         statistics = Statistics.load(arguments.statistics)
     else:
         windows = _windows(arguments)
-        statistics = collect(model, _batches(windows), moments=True, progress=_progress("tokens", arguments.tokens))
+        keep_inputs = any(isinstance(way, LowRank) for way in planned.treatments.values())
+        seen = _progress("tokens", arguments.tokens)
+        statistics = collect(model, _batches(windows), moments=True, inputs=keep_inputs, progress=seen)
         if arguments.statistics is not None:
             statistics.save(arguments.statistics)
-    planned = Plan.of(model, treatment)
     compress(model, treatment, statistics, progress=_say)
     if arguments.half:
         halve(model)

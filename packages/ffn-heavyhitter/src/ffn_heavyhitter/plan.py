@@ -28,6 +28,7 @@ from ffn_heavyhitter.errors import CompressionError
 from ffn_heavyhitter.feedforward import run_neurons
 from ffn_heavyhitter.narrow import Narrow, compensated, removal_error
 from ffn_heavyhitter.scores import heavy_first, score
+from ffn_heavyhitter.sensitivity import Sensitivity
 from ffn_heavyhitter.statistics import Batch, LayerStatistics, Statistics
 from ffn_heavyhitter.treatments import TREATMENTS
 from ffn_heavyhitter.weights import FFNWeights
@@ -112,6 +113,7 @@ def plan_widths(
     template: Narrow,
     multiple: int = 64,
     smallest: float = 0.5,
+    measured_on: Iterable[Batch] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """Give each layer its own width, at a share of all neurons.
@@ -130,6 +132,9 @@ def plan_widths(
         Widths are multiples of this.
     smallest : float
         Least share of a layer that may be kept.
+    measured_on : iterable of batches, optional
+        Held-out tokens on which each layer is run once at the template's width, all others dense: its errors are scaled
+        to the divergence found there. Costs a pass over these tokens a layer.
     progress : callable, optional
         Called with each FFN's name.
 
@@ -140,24 +145,36 @@ def plan_widths(
     if not smallest <= share < 1:
         raise ValueError(f"share={share} must be between smallest={smallest} and 1")
     ffns = {ffn.name: ffn for ffn in find_ffns(model)}
+    sensitivity = None if measured_on is None else Sensitivity(model, measured_on)
     options, total = {}, 0
     for name, ffn in ffns.items():
         if progress is not None:
             progress(name)
-        weights, layer = ffn.weights(), fit.layers[name]
-        order_by = score(template.score, layer, weights)
-        metric = None if layer.gradient_moment is None else layer.gradient_moment / layer.tokens / 2
-        widths = range(-(-int(smallest * weights.width) // multiple) * multiple, weights.width + 1, multiple)
-        found = []
-        for width in {*widths, weights.width}:
-            order = heavy_first(order_by, width)
-            narrow = compensated(weights, order, width, layer, replace(template, width=width))
-            error = removal_error(weights, order, narrow, held_out.layers[name], metric)
-            found.append(Option(str(width), width, max(error, 0.0)))
-        options[name] = found
-        total += weights.width
+        width, layer = ffn.weights().width, fit.layers[name]
+        widths = {*range(-(-int(smallest * width) // multiple) * multiple, width + 1, multiple), width}
+        errors = _errors_by_width(ffn, layer, held_out.layers[name], template, widths | {template.width})
+        scale = 1.0
+        if sensitivity is not None and errors[template.width] > 0:
+            scale = sensitivity.of(ffn, template.apply(ffn, layer).eval()) / errors[template.width]
+        options[name] = [Option(str(w), w, scale * errors[w]) for w in widths]
+        total += width
     chosen = allocate(options, int(share * total)).chosen
     return Plan.of(model, {name: replace(template, width=int(option.label)) for name, option in chosen.items()})
+
+
+def _errors_by_width(
+    ffn: FFN, fit: LayerStatistics, held_out: LayerStatistics, template: Narrow, widths: Iterable[int]
+) -> dict[int, float]:
+    """Held-out output error of one FFN narrowed to each of some widths."""
+    weights = ffn.weights()
+    order_by = score(template.score, fit, weights)
+    metric = None if fit.gradient_moment is None else fit.gradient_moment / fit.tokens / 2
+    errors = {}
+    for width in widths:
+        order = heavy_first(order_by, width)
+        narrow = compensated(weights, order, width, fit, replace(template, width=width))
+        errors[width] = max(removal_error(weights, order, narrow, held_out, metric), 0.0)
+    return errors
 
 
 def tuned_ridge(

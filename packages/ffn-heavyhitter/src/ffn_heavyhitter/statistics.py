@@ -9,7 +9,8 @@ Sums over tokens do not depend on how tokens are batched, and two halves add up.
 counted apart, because a few neurons answer it with activations hundreds of times larger than any other.
 
 On request also second moments E[a a^T] (for compensation), E[x x^T] of the FFN's input (for low rank and error
-feedback), and E[(a_i dL/da_i)^2], the empirical Fisher information of switching neuron i off.
+feedback), E[(a_i dL/da_i)^2], the empirical Fisher information of switching neuron i off, and the inputs x themselves,
+for what no moment tells: how neurons answer once their own weights have changed.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class LayerStatistics:
         Sum of x x^T.
     gradient_moment : Tensor of shape (d, d), optional
         Sum of g g^T, g the loss gradient at the FFN's output.
+    inputs : Tensor of shape (tokens, d), optional
+        x of every token in the model's dtype, in the order in which they were seen.
     """
 
     tokens: int
@@ -73,6 +76,7 @@ class LayerStatistics:
     hidden_moment: Tensor | None = None
     input_moment: Tensor | None = None
     gradient_moment: Tensor | None = None
+    inputs: Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -100,10 +104,12 @@ class LayerStatistics:
         mine, theirs = self.tensors(), other.tensors()
         if mine.keys() != theirs.keys():
             raise StatisticsError(f"cannot add: one side lacks {sorted(mine.keys() ^ theirs.keys())}")
-        merged = {name: tensor + theirs[name] for name, tensor in mine.items()}
+        merged = {name: tensor + theirs[name] for name, tensor in mine.items() if name != "inputs"}
         for name in ("peak", "input_peak"):
             merged[name] = torch.maximum(mine[name], theirs[name])
         merged["down_norms"] = self.down_norms
+        if "inputs" in mine:
+            merged["inputs"] = torch.cat([mine["inputs"], theirs["inputs"]])
         return LayerStatistics(tokens=self.tokens + other.tokens, **merged)
 
 
@@ -187,6 +193,7 @@ def collect(
     hits: bool = False,
     moments: bool = False,
     gradients: bool = False,
+    inputs: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Statistics:
     """Run calibration batches through a model and gather statistics of its neurons.
@@ -205,6 +212,8 @@ def collect(
     gradients : bool
         Also gather the Fisher information and the gradient's second moment, by backward passes through the
         language-model loss.
+    inputs : bool
+        Also keep what the FFNs read: memory d values a token and layer.
     progress : callable, optional
         Called with the number of tokens seen after each batch.
 
@@ -221,7 +230,7 @@ def collect(
     """
     ffns = find_ffns(model)
     require_dense(ffns)
-    watchers = {ffn.name: _Watcher(ffn, hits, moments, gradients) for ffn in ffns}
+    watchers = {ffn.name: _Watcher(ffn, hits, moments, gradients, inputs) for ffn in ffns}
     was_training, seen = model.training, 0
     model.eval()
     try:
@@ -309,9 +318,11 @@ class _Watcher:
     hits: bool
     moments: bool
     gradients: bool
+    inputs: bool
     mask: Tensor = field(default_factory=lambda: torch.empty(0))
     tokens: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
+    read: list[Tensor] = field(default_factory=list)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -334,6 +345,8 @@ class _Watcher:
         self._peak("input_peak", x)
         if self.moments:
             self._add_moment("input_moment", x)
+        if self.inputs:
+            self.read.append(x)
 
     def _hidden(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         hidden: Any = inputs[0]
@@ -392,4 +405,5 @@ class _Watcher:
 
     def result(self) -> LayerStatistics:
         """The sums as a value."""
-        return LayerStatistics(tokens=self.tokens, down_norms=self.down_norms, **self.sums)
+        read = {"inputs": torch.cat(self.read)} if self.read else {}
+        return LayerStatistics(tokens=self.tokens, down_norms=self.down_norms, **self.sums, **read)
