@@ -91,6 +91,8 @@ def test_bad_input_is_said_and_leaves_nothing(place, capsys):
     assert "must be inside (0, 1)" in capsys.readouterr().err
     _run(place, "compress", "@model", *TEXT, "--method", "narrow", "--heavy", "16", "--out", "@none", expect=3)
     assert "does not take all of heavy" in capsys.readouterr().err
+    _run(place, "compress", "@model", *TEXT, "--heavy", "auto", "--out", "@none", expect=3)
+    assert "--heavy auto is for --method low_rank" in capsys.readouterr().err
     _run(place, "plan", "@model", *TEXT, "--size", "0.01", "--out", "@none.json", expect=3)
     assert "below the floor" in capsys.readouterr().err
     assert not list(place.glob("none*"))

@@ -164,6 +164,8 @@ def _chosen(arguments: argparse.Namespace, model: Any) -> Any:
         for name in ("heavy", "heavy_bits", "light_bits", "score")
         if (value := getattr(arguments, name)) is not None
     }
+    if arguments.heavy == "auto" and arguments.method != "low_rank":
+        raise ValueError(f"--heavy auto is for --method low_rank; give {arguments.method} a number or a share")
     if arguments.method == "narrow":
         width = find_ffns(model)[0].weights().width
         options["width"] = round((arguments.share or 0.75) * width / 8) * 8

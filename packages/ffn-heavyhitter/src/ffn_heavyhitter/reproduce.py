@@ -241,7 +241,7 @@ def real_model(name: str) -> list[Claim]:
         *_faster(dense, ours, test),
         Claim(PAPER, "3.375 bits, 64 heavy neurons at 6, errors passed on, match uniform 4.25 bits (nearest)",
               "uniform", heavy, uniform, "x dense", "lower", heavy <= uniform, note),
-        Claim(PAPER, "Low rank for the lightest neurons alone: perplexity <= .3x that of uniform low rank at equal bytes",
+        Claim(PAPER, "Low rank for the lightest neurons alone: perplexity <= .3x uniform low rank's at equal bytes",
               "uniform activation-aware SVD", split, plain, "x dense", "lower", split <= 0.3 * plain, note),
     ]  # fmt: skip
 

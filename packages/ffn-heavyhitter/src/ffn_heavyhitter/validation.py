@@ -24,8 +24,6 @@ def heavy_count(heavy: int | float, width: int) -> int:
     >>> heavy_count(0.05, 1536), heavy_count(64, 1536)
     (80, 64)
     """
-    if isinstance(heavy, str):
-        raise ValueError(f"heavy={heavy!r} must be a number or a share; only LowRank takes 'auto'")
     if isinstance(heavy, float):
         if not 0 < heavy < 1:
             raise ValueError(f"heavy={heavy} as a share must be inside (0, 1); give an integer for a number of neurons")
