@@ -14,7 +14,6 @@ from types import SimpleNamespace
 import torch
 from ffn_heavyhitter import Int8, LowRank, Narrow, Split, collect, compress
 from ffn_heavyhitter.evaluation import time_models
-from ffn_heavyhitter.feedforward import run_neurons
 from ffn_heavyhitter.models import load_causal_model
 from ffn_heavyhitter.statistics import LayerStatistics
 from ffn_heavyhitter.weights import FFNWeights
@@ -43,13 +42,19 @@ def whole_models(models: dict, vocabulary: int, repeat: int, threads_to_try: lis
     torch.set_num_threads(1)
 
 
-class DenseStack(torch.nn.Module):
+class DenseFFN(torch.nn.Module):
+    """The gated FFN as models have it, three linear layers."""
+
     def __init__(self, weights: FFNWeights) -> None:
         super().__init__()
-        self.weights, self.activation = weights, torch.nn.SiLU()
+        for name, matrix in (("gate_proj", weights.gate), ("up_proj", weights.up), ("down_proj", weights.down)):
+            layer = torch.nn.Linear(matrix.shape[1], matrix.shape[0], bias=False)
+            layer.weight = torch.nn.Parameter(matrix.clone(), requires_grad=False)
+            setattr(self, name, layer)
+        self.act_fn = torch.nn.SiLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return run_neurons(self.weights, self.activation, x) @ self.weights.down.T
+        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
 
 
 def ffn_stacks(repeat: int) -> None:
@@ -70,7 +75,7 @@ def ffn_stacks(repeat: int) -> None:
         weights = FFNWeights(up=up, down=down, gate=gate)
         ffn = SimpleNamespace(name="ffn", weights=lambda w=weights: w, activation=activation, norm=None)
         layer = made_up(weights, generator)
-        stacks["dense"].append(DenseStack(weights))
+        stacks["dense"].append(DenseFFN(weights))
         for name, way in ways.items():
             stacks.setdefault(name, []).append(way.apply(ffn, layer))
     for count in (1, 128):

@@ -14,6 +14,7 @@ from typing import Any, Literal
 __all__ = ["main"]
 
 USAGE, BAD_INPUT = 2, 3
+MEASURED_WINDOWS = 2  # on which plans of widths run each layer alone
 METHODS = ("int8", "mixed_bits", "narrow", "low_rank", "split")
 
 
@@ -237,11 +238,13 @@ def _plan(arguments: argparse.Namespace) -> None:
             held_out = collect(model, _batches(windows[fitted:]), moments=True)
             template = _chosen(argparse.Namespace(**{**vars(arguments), "method": "narrow"}), model)
             share = arguments.share or 0.75
-            plan = plan_widths(model, fit, held_out, share=share, template=template, progress=_say)
+            measured_on = _batches(windows[fitted:][:MEASURED_WINDOWS])
+            options: dict[str, Any] = {"share": share, "template": template, "measured_on": measured_on}
+            plan = plan_widths(model, fit, held_out, progress=_say, **options)
         else:
-            options = [MixedBits(heavy_bits=b + 2, light_bits=b) for b in (2, 3, 4, 5)] + [Int8()]
+            ways = [MixedBits(heavy_bits=b + 2, light_bits=b) for b in (2, 3, 4, 5)] + [Int8()]
             budget = int(arguments.size * Plan.of(model, {}).dense_bytes)
-            plan = plan_budget(model, fit, _batches(windows[fitted:]), options, budget, progress=_say)
+            plan = plan_budget(model, fit, _batches(windows[fitted:]), ways, budget, progress=_say)
     plan.save(arguments.out)
     print(f"wrote {arguments.out}: {plan.dense_bytes} -> {plan.model_bytes} bytes ({_change(plan)})")
 
