@@ -171,6 +171,20 @@ def test_budget_plan_fits_and_spends_where_it_helps(calibrated, tmp_path):
         plan_budget(model, fit, [{"input_ids": tokens(2)}], options, sizes[0] - 1)
 
 
+def test_measured_budget_plan_spends_on_the_sensitive_layer(calibrated, monkeypatch):
+    model, fit, _ = calibrated
+    options = [MixedBits(heavy=16, heavy_bits=b + 2, light_bits=b, group_size=32) for b in (2, 6)]
+    small, large = (Plan.of(model, option).model_bytes for option in options)
+    budget, held_out = (
+        small + (large - small) // 3,
+        [{"input_ids": tokens(2, seed=9)}],
+    )  # one layer may have the six bits
+    for loud in fit.layers:
+        monkeypatch.setattr(Sensitivity, "of", lambda self, ffn, module, loud=loud: 100.0 if ffn.name == loud else 1.0)
+        plan = plan_budget(model, fit, held_out, options, budget, measured_on=held_out)
+        assert [name for name, way in plan.treatments.items() if way.light_bits == 6] == [loud]
+
+
 def test_bad_plans_are_named(calibrated, tmp_path):
     file = tmp_path / "plan.json"
     file.write_text("{}")
