@@ -106,8 +106,8 @@ def made_up(weights: FFNWeights, generator: torch.Generator) -> LayerStatistics:
 
 
 def cost_of_statistics(model, repeat: int) -> None:
-    ids = torch.randint(0, 1000, (1, 512), generator=torch.Generator().manual_seed(0))
-    batches = [{"input_ids": ids}]
+    ids = torch.randint(0, 1000, (4, 512), generator=torch.Generator().manual_seed(0))
+    batches = [{"input_ids": row[None]} for row in ids]
 
     def plain() -> None:
         with torch.no_grad():
@@ -149,7 +149,7 @@ def main() -> None:
     if "stacks" in arguments.parts:
         ffn_stacks(2 * arguments.repeat)
     if "statistics" in arguments.parts:
-        cost_of_statistics(dense, 5)
+        cost_of_statistics(dense, 3)
     print(Machine.here("ffn-heavyhitter", "torch", "transformers"))
 
 

@@ -241,8 +241,9 @@ def collect(
                 stack.enter_context(_differentiable(model))
             for batch in batches:
                 mask = _mask(batch)
+                padded = not bool(mask.all())
                 for watcher in watchers.values():
-                    watcher.mask = mask
+                    watcher.mask, watcher.padded = mask, padded
                 _run(model, batch, mask, gradients)
                 seen += int(mask.sum())
                 if progress is not None:
@@ -320,6 +321,7 @@ class _Watcher:
     gradients: bool
     inputs: bool
     mask: Tensor = field(default_factory=lambda: torch.empty(0))
+    padded: bool = True
     tokens: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
     read: list[Tensor] = field(default_factory=list)
@@ -341,31 +343,32 @@ class _Watcher:
 
     def _input(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = self._tokens_of(inputs[0].detach())
-        self._add("input_sum", x.sum(0, dtype=torch.float64))
-        self._peak("input_peak", x)
+        self._add("input_sum", _column_sums(x.double()))
+        self._peak("input_peak", x.abs())
         if self.moments:
             self._add_moment("input_moment", x)
         if self.inputs:
-            self.read.append(x)
+            self.read.append(x.clone())
 
     def _hidden(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         hidden: Any = inputs[0]
         a = self._tokens_of(hidden.detach())
-        total = a.square().sum(0, dtype=torch.float64)
+        wide = a.double()
+        magnitude, squares = wide.abs(), wide.square()
+        total = _column_sums(squares)
         if not torch.isfinite(total).all():
             raise CalibrationError(
                 f"{self.ffn.name}: an activation is not finite; check the model's dtype and the input"
             )
         self.tokens += a.shape[0]
-        self._add("activation", a.sum(0, dtype=torch.float64))
-        magnitude = a.abs()
-        self._add("magnitude", magnitude.sum(0, dtype=torch.float64))
+        self._add("activation", _column_sums(wide))
+        self._add("magnitude", _column_sums(magnitude))
         self._peak("peak", magnitude)
         self._add("square", total)
-        self._add("first_square", a[self._first()].double().square().sum(0))
+        self._add("first_square", squares[self._first()].sum(0))
         if self.hits:
             k = max(1, round(TOP_SHARE * a.shape[1]))
-            top = (magnitude * self.down_norms.to(a.dtype)).topk(k, dim=1, sorted=False).indices
+            top = (a.abs() * self.down_norms.to(a.dtype)).topk(k, dim=1, sorted=False).indices
             self._add("hits", torch.bincount(top.flatten(), minlength=a.shape[1]).double())
         if self.moments:
             self._add_moment("hidden_moment", a)
@@ -385,7 +388,8 @@ class _Watcher:
 
     def _tokens_of(self, tensor: Tensor) -> Tensor:
         """Rows of real tokens, shape (tokens, features); OPT hands over flattened batches already."""
-        return tensor.reshape(-1, tensor.shape[-1])[self.mask.reshape(-1)]
+        rows = tensor.reshape(-1, tensor.shape[-1])
+        return rows[self.mask.reshape(-1)] if self.padded else rows
 
     def _first(self) -> Tensor:
         """Which of the real tokens are the first of their sequence."""
@@ -397,13 +401,18 @@ class _Watcher:
         else:
             self.sums[name] = value
 
-    def _peak(self, name: str, rows: Tensor) -> None:
-        if rows.shape[0] == 0:
+    def _peak(self, name: str, magnitudes: Tensor) -> None:
+        if magnitudes.shape[0] == 0:
             return
-        peak = rows.abs().amax(0).double()
+        peak = magnitudes.amax(0).double()
         self.sums[name] = torch.maximum(self.sums[name], peak) if name in self.sums else peak
 
     def result(self) -> LayerStatistics:
         """The sums as a value."""
         read = {"inputs": torch.cat(self.read)} if self.read else {}
         return LayerStatistics(tokens=self.tokens, down_norms=self.down_norms, **self.sums, **read)
+
+
+def _column_sums(rows: Tensor) -> Tensor:
+    """Sums over rows, as a product with ones: several times faster than a reduction over the first dimension."""
+    return rows.new_ones(rows.shape[0]) @ rows
