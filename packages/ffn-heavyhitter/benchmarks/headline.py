@@ -9,10 +9,12 @@ from ffn_heavyhitter import Int8
 from ffn_heavyhitter.evaluation import bytes_on_disk
 from study import Study
 
+OTHER_DOMAIN = "calibrated on sentences of STS-B"
 WAYS = {
     "ours": Int8(),
     "without error feedback": Int8(feedback=False),
     "random heavy set": Int8(score="random"),
+    OTHER_DOMAIN: Int8(),
 }
 
 
@@ -26,7 +28,8 @@ def stock(model):
 
 
 def measure(study: Study, name: str) -> dict:
-    model = stock(study.dense) if name == "stock" else study.compressed(WAYS[name])
+    statistics = study.other_domain if name == OTHER_DOMAIN else None
+    model = stock(study.dense) if name == "stock" else study.compressed(WAYS[name], statistics)
     found = study.perplexity(model)
     if name != "stock":
         folder = study.cache / "headline-model"

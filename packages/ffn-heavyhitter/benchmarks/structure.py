@@ -1,14 +1,15 @@
 """Three quarters of the FFN width, against optipfair and torch-pruning on the same tokens."""
 
-import shutil
 import statistics
+from dataclasses import replace
+from pathlib import Path
 
 from ffn_heavyhitter import Narrow, find_ffns
 from ffn_heavyhitter.models import load_causal_model
 from ffn_heavyhitter.plan import plan_widths
-from study import Study
+from study import FIT_WINDOWS, Study
 
-WIDTH = 1152
+WIDTH, MEASURED_WINDOWS = 1152, 2
 UNIFORM = Narrow(WIDTH, score="hybrid_fisher")
 PEERS = {
     "optipfair_data": "optipfair 0.4.2, data-driven",
@@ -18,8 +19,16 @@ PEERS = {
 
 
 def per_layer(study: Study) -> dict[str, Narrow]:
-    template = Narrow(WIDTH)
-    return plan_widths(study.dense, study.fit, study.held_out, share=0.75, template=template).treatments
+    """Widths by errors and measured divergences on held-out tokens; kept on disk, as they take minutes."""
+
+    def planned() -> dict:
+        measured = [{"input_ids": window[None]} for window in study.calibration[FIT_WINDOWS:][:MEASURED_WINDOWS]]
+        options = {"share": 0.75, "template": UNIFORM, "multiple": 128, "measured_on": measured}
+        plan = plan_widths(study.dense, study.fit, study.held_out, **options)
+        return {"widths": {name: way.width for name, way in plan.treatments.items()}}
+
+    widths = study.cell("structure-widths", planned)["widths"]
+    return {name: replace(UNIFORM, width=width) for name, width in widths.items()}
 
 
 def described(study: Study, model) -> dict:
@@ -28,12 +37,15 @@ def described(study: Study, model) -> dict:
     return {**study.perplexity(model), "widths": widths}
 
 
-def peer(study: Study, name: str) -> dict:
+def peer_folder(study: Study, name: str) -> Path:
+    """The peer's pruned model; the script skips what it has written before."""
     folder = (study.cache / "pruned").resolve()
     study.peer("peer_pruning.py", study.folder, str(study.windows_file.resolve()), str(folder))
-    found = described(study, load_causal_model(folder / name))
-    shutil.rmtree(folder / name / "offload", ignore_errors=True)
-    return found
+    return folder / name
+
+
+def peer(study: Study, name: str) -> dict:
+    return described(study, load_causal_model(peer_folder(study, name)))
 
 
 def rows(study: Study) -> list[tuple[str, ...]]:

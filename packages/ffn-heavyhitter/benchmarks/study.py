@@ -16,6 +16,7 @@ from ffn_heavyhitter.models import load_causal_model, load_tokenizer, model_fold
 from ffn_heavyhitter.text import detokenise, token_windows
 from papershelf_core import datasets
 from safetensors.torch import save_file
+from sts import pairs
 from torch import Tensor
 
 LENGTH = 512
@@ -53,7 +54,7 @@ class Study:
         path = self.cache / f"{name}.safetensors"
         if not path.exists():
             batches = [{"input_ids": window[None]} for window in windows]
-            collect(self.dense, batches, moments=True, gradients=True).save(path)
+            collect(self.dense, batches, moments=True, gradients=True, inputs=True).save(path)
         return Statistics.load(path)
 
     @cached_property
@@ -85,9 +86,16 @@ class Study:
             print(f"{name}: {_brief(found)}", flush=True)
         return json.loads(path.read_text())
 
-    def compressed(self, treatment: Any) -> Any:
+    @cached_property
+    def other_domain(self) -> Statistics:
+        """As many calibration tokens, of single sentences: captions, headlines and forum posts of STS-B train."""
+        sentences = "\n".join(sentence for row in pairs("train") for sentence in row[1:])
+        windows = token_windows(self.tokenizer, sentences, tokens=self.calibration.numel(), length=LENGTH)
+        return collect(self.dense, [{"input_ids": window[None]} for window in windows], moments=True)
+
+    def compressed(self, treatment: Any, statistics: Statistics | None = None) -> Any:
         """A compressed copy of the dense model."""
-        return compress(copy.deepcopy(self.dense), treatment, self.statistics)
+        return compress(copy.deepcopy(self.dense), treatment, statistics or self.statistics)
 
     def perplexity(self, model: Any) -> dict[str, Any]:
         return self.paired(window_nll(model, self.test).tolist())

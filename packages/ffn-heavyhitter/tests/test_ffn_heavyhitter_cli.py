@@ -66,7 +66,7 @@ def test_plans_for_a_size_and_for_widths(place, capsys):
 
 @pytest.mark.parametrize("method", ["mixed_bits", "narrow", "low_rank", "split"])
 def test_every_method_writes_a_model(place, method, capsys):
-    heavy = [] if method == "narrow" else ["--heavy", "16"]
+    heavy = {"narrow": [], "low_rank": ["--heavy", "auto"]}.get(method, ["--heavy", "16"])
     _run(place, "compress", "@model", *TEXT, "--method", method, *heavy, "--out", f"@by-{method}")
     _run(place, "eval", f"@by-{method}", *TEXT)
     assert "perplexity" in capsys.readouterr().out
@@ -91,6 +91,8 @@ def test_bad_input_is_said_and_leaves_nothing(place, capsys):
     assert "must be inside (0, 1)" in capsys.readouterr().err
     _run(place, "compress", "@model", *TEXT, "--method", "narrow", "--heavy", "16", "--out", "@none", expect=3)
     assert "does not take all of heavy" in capsys.readouterr().err
+    _run(place, "compress", "@model", *TEXT, "--heavy", "auto", "--out", "@none", expect=3)
+    assert "--heavy auto is for --method low_rank" in capsys.readouterr().err
     _run(place, "plan", "@model", *TEXT, "--size", "0.01", "--out", "@none.json", expect=3)
     assert "below the floor" in capsys.readouterr().err
     assert not list(place.glob("none*"))

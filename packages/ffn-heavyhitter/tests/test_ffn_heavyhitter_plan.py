@@ -23,7 +23,8 @@ from ffn_heavyhitter.adapters import find_ffns
 from ffn_heavyhitter.allocate import Option, allocate
 from ffn_heavyhitter.feedforward import compressed_ffns
 from ffn_heavyhitter.plan import tuned_ridge
-from ffn_heavyhitter.random_models import output, tiny, tokens
+from ffn_heavyhitter.random_models import FAMILIES, output, tiny, tokens
+from ffn_heavyhitter.sensitivity import Sensitivity
 from oracles.exact_allocation import best_error
 
 
@@ -110,6 +111,45 @@ def test_widths_spend_the_share_and_beat_uniform_on_held_out_tokens(calibrated):
         plan_widths(model, fit, held_out, share=0.3, template=Narrow(72))
 
 
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "bert"])
+@pytest.mark.parametrize("way", [Int8(heavy=16), Narrow(64, "mean")])
+def test_sensitivity_is_the_divergence_of_the_model_with_one_ffn_rewritten(family, way):
+    model, ids = tiny(family, layers=2), tokens(3)
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    statistics = collect(model, [{"input_ids": ids}], moments=True)
+    ffn, batch = find_ffns(model)[1], {"input_ids": ids, "attention_mask": mask}
+    measured = Sensitivity(model, [batch]).of(ffn, way.apply(ffn, statistics.layers[ffn.name]).eval())
+    changed = compress(copy.deepcopy(model), {ffn.name: way}, statistics)
+    with torch.no_grad():
+        wanted, given = (m(**batch).logits[mask.bool()].double().log_softmax(-1) for m in (model, changed))
+    by_hand = float((wanted.exp() * (wanted - given)).sum(-1).mean())
+    assert measured == pytest.approx(by_hand, rel=1e-2, abs=1e-7)
+    assert not ffn.up._forward_pre_hooks
+    assert not ffn.down._forward_hooks
+
+
+def test_measured_widths_give_the_sensitive_layer_more(calibrated):
+    model, fit, held_out = calibrated
+    options = {"share": 0.75, "template": Narrow(72), "multiple": 8, "smallest": 0.25}
+    names = list(fit.layers)
+    ways = []
+    for loud in names:
+
+        class Loud(Sensitivity):
+            def of(self, ffn, module, loud=loud):
+                return 100.0 if ffn.name == loud else 1.0
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ffn_heavyhitter.plan.Sensitivity", Loud)
+            measured = [{"input_ids": tokens(1)}]
+            ways.append(plan_widths(model, fit, held_out, measured_on=measured, **options).treatments)
+    for i, name in enumerate(names):
+        widths = [way[name].width for way in ways]
+        assert widths[i] == max(widths)
+        assert min(widths) < widths[i]
+
+
 def test_ridge_is_chosen_on_held_out_tokens(calibrated):
     model, _, held_out = calibrated
     few = collect(model, [{"input_ids": tokens(2)}], moments=True)  # 48 tokens for 72 neurons: overfits
@@ -129,6 +169,20 @@ def test_budget_plan_fits_and_spends_where_it_helps(calibrated, tmp_path):
     compress(copy.deepcopy(model), plan.treatments, fit)
     with pytest.raises(BudgetError, match="below the floor"):
         plan_budget(model, fit, [{"input_ids": tokens(2)}], options, sizes[0] - 1)
+
+
+def test_measured_budget_plan_spends_on_the_sensitive_layer(calibrated, monkeypatch):
+    model, fit, _ = calibrated
+    options = [MixedBits(heavy=16, heavy_bits=b + 2, light_bits=b, group_size=32) for b in (2, 6)]
+    small, large = (Plan.of(model, option).model_bytes for option in options)
+    budget, held_out = (
+        small + (large - small) // 3,
+        [{"input_ids": tokens(2, seed=9)}],
+    )  # one layer may have the six bits
+    for loud in fit.layers:
+        monkeypatch.setattr(Sensitivity, "of", lambda self, ffn, module, loud=loud: 100.0 if ffn.name == loud else 1.0)
+        plan = plan_budget(model, fit, held_out, options, budget, measured_on=held_out)
+        assert [name for name, way in plan.treatments.items() if way.light_bits == 6] == [loud]
 
 
 def test_bad_plans_are_named(calibrated, tmp_path):

@@ -22,7 +22,7 @@ WAYS = {
 
 def _compressed(family, way):
     model, ids = tiny(family), tokens()
-    return compress(model, way, collect(model, [{"input_ids": ids}], moments=True)), ids
+    return compress(model, way, collect(model, [{"input_ids": ids}], moments=True, inputs=True)), ids
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -16,7 +16,7 @@ def test_sums_equal_the_neuron_loop(family):
     inputs = []
     handle = ffn.up.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0].detach()))
     ids = tokens(rows=2, length=5)
-    layer = collect(model, [{"input_ids": ids}], hits=True, moments=True).layers[ffn.name]
+    layer = collect(model, [{"input_ids": ids}], hits=True, moments=True, inputs=True).layers[ffn.name]
     handle.remove()
     x = inputs[0].reshape(-1, 32)
     hidden, _ = ffn_output(ffn.weights(), ffn.activation, x)
@@ -29,6 +29,7 @@ def test_sums_equal_the_neuron_loop(family):
     torch.testing.assert_close(layer.peak, hidden.abs().amax(0), **close)
     torch.testing.assert_close(layer.input_sum, x.sum(0), **close)
     torch.testing.assert_close(layer.input_peak, x.abs().amax(0), **close)
+    assert torch.equal(layer.inputs, x)
     torch.testing.assert_close(layer.hidden_moment, hidden.T @ hidden, **close)
     torch.testing.assert_close(layer.input_moment, x.T @ x, **close)
     norms = hidden.abs() * ffn.weights().down.norm(dim=0)
@@ -59,10 +60,9 @@ def test_batching_and_padding_do_not_matter(family):
 
 def test_halves_add_up():
     model, ids = tiny("llama", dtype=torch.float64), tokens(4)
-    whole = collect(model, [{"input_ids": ids}], moments=True)
-    halves = collect(model, [{"input_ids": ids[:2]}], moments=True) + collect(
-        model, [{"input_ids": ids[2:]}], moments=True
-    )
+    whole = collect(model, [{"input_ids": ids}], moments=True, inputs=True)
+    first, second = (collect(model, [{"input_ids": part}], moments=True, inputs=True) for part in ids.chunk(2))
+    halves = first + second
     for name, layer in whole.layers.items():
         assert halves.layers[name].tokens == layer.tokens
         for key, tensor in layer.tensors().items():

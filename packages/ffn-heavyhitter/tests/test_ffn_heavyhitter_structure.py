@@ -1,11 +1,13 @@
 """Removal with compensation, and low rank, against brute force."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from ffn_heavyhitter import LowRank, Narrow, StatisticsError, collect, compress, merge
 from ffn_heavyhitter.adapters import find_ffns
 from ffn_heavyhitter.feedforward import compressed_ffns
-from ffn_heavyhitter.low_rank import activation_aware_factors, rank_for_share
+from ffn_heavyhitter.low_rank import activation_aware_factors, chosen_heavy, rank_for_share
 from ffn_heavyhitter.narrow import compensated, removal_error
 from ffn_heavyhitter.random_models import FAMILIES, output, tiny, tokens
 from ffn_heavyhitter.scores import heavy_first, score
@@ -107,12 +109,13 @@ def test_low_rank_of_nothing_is_finite():
     assert torch.isfinite(left @ right).all()
 
 
+@pytest.mark.parametrize("heavy", [0, 32])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_low_rank_module_equals_its_dense_weights(family):
+def test_low_rank_module_equals_its_dense_weights(family, heavy):
     model, ids = tiny(family, dtype=torch.float64), tokens()
     before = output(model, ids)
-    statistics = collect(model, [{"input_ids": ids}], moments=True)
-    way = LowRank(share=0.75, heavy=32)
+    statistics = collect(model, [{"input_ids": ids}], moments=True, inputs=True)
+    way = LowRank(share=0.75, heavy=heavy)
     promised = [way.bytes(ffn.weights()) for ffn in find_ffns(model)]
     compress(model, way, statistics)
     stored = [
@@ -122,6 +125,48 @@ def test_low_rank_module_equals_its_dense_weights(family):
     after = output(model, ids)
     assert 0 < (after - before).norm() < before.norm()
     torch.testing.assert_close(output(merge(model), ids), after, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_heavy_outputs_make_up_for_the_light_part_as_lstsq_would(family):
+    model = tiny(family, layers=1, dtype=torch.float64)
+    (ffn,) = find_ffns(model)
+    layer = collect(model, [{"input_ids": tokens(8, 24)}], moments=True, inputs=True).layers[ffn.name]
+    hidden, exact = ffn_output(ffn.weights(), ffn.activation, layer.inputs)
+    plain = LowRank(share=0.6, heavy=24, compensation="none").apply(ffn, layer)
+    ours = LowRank(share=0.6, heavy=24, ridge=0.05).apply(ffn, layer)
+    ridge = 0.05 * float(hidden.square().mean(0).median()) * layer.tokens
+    heavy = hidden[:, plain.order.long()[:24]]
+    rows = torch.cat([heavy, ridge**0.5 * torch.eye(24, dtype=torch.float64)])
+    missing = torch.cat([exact - plain(layer.inputs), torch.zeros(24, 32, dtype=torch.float64)])
+    change = torch.linalg.lstsq(rows, missing).solution.T
+    torch.testing.assert_close(ours.down_last[:, :24], plain.down_last[:, :24] + change, rtol=1e-8, atol=1e-9)
+    assert torch.equal(ours.down_last[:, 24:], plain.down_last[:, 24:])
+    assert (ours(layer.inputs) - exact).norm() < 0.98 * (plain(layer.inputs) - exact).norm()
+
+
+def test_auto_takes_the_heavy_share_with_the_least_error_on_tokens_not_fitted():
+    model = tiny("llama", layers=1, dtype=torch.float64)
+    (ffn,) = find_ffns(model)
+    layer = collect(model, [{"input_ids": tokens(16, 24)}], moments=True, inputs=True).layers[ffn.name]
+    seen = 16 * 24 * 3 // 4
+    part = collect(model, [{"input_ids": tokens(16, 24)[:12]}], moments=True, inputs=True).layers[ffn.name]
+    x = layer.inputs[seen:]
+    _, exact = ffn_output(ffn.weights(), ffn.activation, x)
+    way = LowRank(share=0.75)
+    # ranked on all tokens, fitted on three quarters, judged on the rest
+    errors = {}
+    for heavy in (64, 48, 16, 0):
+        order = heavy_first(score("hybrid", layer, ffn.weights()), heavy)
+        fit = replace(part, square=layer.square)
+        module = replace(way, heavy=heavy).apply(ffn, fit)
+        assert torch.equal(module.order.long(), order)
+        errors[heavy] = float((module(x) - exact).square().sum())
+    assert chosen_heavy(way, ffn, layer) == min(errors, key=errors.get)
+    assert way.apply(ffn, layer).spec["heavy"] == min(errors, key=errors.get)
+    assert max(errors.values()) > 1.05 * min(errors.values())
+    stored = sum(p.numel() * p.element_size() for p in way.apply(ffn, layer).parameters())
+    assert stored <= way.bytes(ffn.weights()) <= 1.1 * stored
 
 
 def test_rank_spends_the_share():
@@ -143,3 +188,9 @@ def test_refusals():
         Narrow(64, "guess")
     with pytest.raises(ValueError, match=r"share=1.5 must be inside"):
         LowRank(share=1.5)
+    with pytest.raises(ValueError, match="compensation='mean' must be none or ridge"):
+        LowRank(0.75, compensation="mean")
+    with pytest.raises(ValueError, match="heavy='most' must be a number, a share or 'auto'"):
+        LowRank(0.75, heavy="most")
+    with pytest.raises(StatisticsError, match="inputs=True"):
+        compress(model, LowRank(0.75, 32), collect(model, [{"input_ids": tokens()}], moments=True))

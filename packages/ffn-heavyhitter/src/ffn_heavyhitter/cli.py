@@ -14,6 +14,7 @@ from typing import Any, Literal
 __all__ = ["main"]
 
 USAGE, BAD_INPUT = 2, 3
+MEASURED_WINDOWS = 2  # on which plans of widths run each layer alone
 METHODS = ("int8", "mixed_bits", "narrow", "low_rank", "split")
 
 
@@ -101,7 +102,9 @@ def _model_and_text(parser: argparse.ArgumentParser, text: str = "wikitext2/vali
 
 def _treatment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=METHODS, default="int8")
-    parser.add_argument("--heavy", type=_number, help="heavy neurons: a number, or a share with a point")
+    parser.add_argument(
+        "--heavy", type=_number, help="heavy neurons: a number, a share with a point, or auto (low_rank)"
+    )
     parser.add_argument("--heavy-bits", type=int, help="mixed_bits: bits of heavy neurons")
     parser.add_argument("--light-bits", type=int, help="mixed_bits: bits of light neurons")
     parser.add_argument("--share", type=float, help="narrow: neurons to keep; low_rank: weights to keep")
@@ -109,7 +112,9 @@ def _treatment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-layer", action="store_true", help="narrow: a width for each layer (plan only)")
 
 
-def _number(text: str) -> int | float:
+def _number(text: str) -> int | float | str:
+    if text == "auto":
+        return text
     return float(text) if "." in text else int(text)
 
 
@@ -160,6 +165,8 @@ def _chosen(arguments: argparse.Namespace, model: Any) -> Any:
         for name in ("heavy", "heavy_bits", "light_bits", "score")
         if (value := getattr(arguments, name)) is not None
     }
+    if arguments.heavy == "auto" and arguments.method != "low_rank":
+        raise ValueError(f"--heavy auto is for --method low_rank; give {arguments.method} a number or a share")
     if arguments.method == "narrow":
         width = find_ffns(model)[0].weights().width
         options["width"] = round((arguments.share or 0.75) * width / 8) * 8
@@ -231,11 +238,13 @@ def _plan(arguments: argparse.Namespace) -> None:
             held_out = collect(model, _batches(windows[fitted:]), moments=True)
             template = _chosen(argparse.Namespace(**{**vars(arguments), "method": "narrow"}), model)
             share = arguments.share or 0.75
-            plan = plan_widths(model, fit, held_out, share=share, template=template, progress=_say)
+            measured_on = _batches(windows[fitted:][:MEASURED_WINDOWS])
+            options: dict[str, Any] = {"share": share, "template": template, "measured_on": measured_on}
+            plan = plan_widths(model, fit, held_out, progress=_say, **options)
         else:
-            options = [MixedBits(heavy_bits=b + 2, light_bits=b) for b in (2, 3, 4, 5)] + [Int8()]
+            ways = [MixedBits(heavy_bits=b + 2, light_bits=b) for b in (2, 3, 4, 5)] + [Int8()]
             budget = int(arguments.size * Plan.of(model, {}).dense_bytes)
-            plan = plan_budget(model, fit, _batches(windows[fitted:]), options, budget, progress=_say)
+            plan = plan_budget(model, fit, _batches(windows[fitted:]), ways, budget, progress=_say)
     plan.save(arguments.out)
     print(f"wrote {arguments.out}: {plan.dense_bytes} -> {plan.model_bytes} bytes ({_change(plan)})")
 
@@ -251,6 +260,7 @@ def _change(plan: Any) -> str:
 def _compress(arguments: argparse.Namespace) -> None:
     from ffn_heavyhitter.compression import compress, halve
     from ffn_heavyhitter.evaluation import bytes_on_disk
+    from ffn_heavyhitter.low_rank import LowRank
     from ffn_heavyhitter.models import load_tokenizer, model_folder
     from ffn_heavyhitter.plan import Plan
     from ffn_heavyhitter.statistics import Statistics, collect
@@ -259,14 +269,16 @@ def _compress(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--out {arguments.out} is not empty; choose another folder")
     model = _load(arguments.model)
     treatment: Any = _chosen(arguments, model) if arguments.plan is None else Plan.load(arguments.plan).treatments
+    planned = Plan.of(model, treatment)
     if arguments.statistics is not None and arguments.statistics.exists():
         statistics = Statistics.load(arguments.statistics)
     else:
         windows = _windows(arguments)
-        statistics = collect(model, _batches(windows), moments=True, progress=_progress("tokens", arguments.tokens))
+        keep_inputs = any(isinstance(way, LowRank) for way in planned.treatments.values())
+        seen = _progress("tokens", arguments.tokens)
+        statistics = collect(model, _batches(windows), moments=True, inputs=keep_inputs, progress=seen)
         if arguments.statistics is not None:
             statistics.save(arguments.statistics)
-    planned = Plan.of(model, treatment)
     compress(model, treatment, statistics, progress=_say)
     if arguments.half:
         halve(model)

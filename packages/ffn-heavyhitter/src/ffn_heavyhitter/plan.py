@@ -25,9 +25,10 @@ from ffn_heavyhitter.adapters import FFN, find_ffns
 from ffn_heavyhitter.allocate import Option, allocate
 from ffn_heavyhitter.compression import Treatment
 from ffn_heavyhitter.errors import CompressionError
-from ffn_heavyhitter.feedforward import run_neurons
+from ffn_heavyhitter.feedforward import CompressedFeedForward, run_neurons
 from ffn_heavyhitter.narrow import Narrow, compensated, removal_error
 from ffn_heavyhitter.scores import heavy_first, score
+from ffn_heavyhitter.sensitivity import Sensitivity
 from ffn_heavyhitter.statistics import Batch, LayerStatistics, Statistics
 from ffn_heavyhitter.treatments import TREATMENTS
 from ffn_heavyhitter.weights import FFNWeights
@@ -112,6 +113,7 @@ def plan_widths(
     template: Narrow,
     multiple: int = 64,
     smallest: float = 0.5,
+    measured_on: Iterable[Batch] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """Give each layer its own width, at a share of all neurons.
@@ -130,6 +132,9 @@ def plan_widths(
         Widths are multiples of this.
     smallest : float
         Least share of a layer that may be kept.
+    measured_on : iterable of batches, optional
+        Held-out tokens on which each layer is run once at the template's width, all others dense: its errors are scaled
+        to the divergence found there. Costs a pass over these tokens a layer.
     progress : callable, optional
         Called with each FFN's name.
 
@@ -140,24 +145,36 @@ def plan_widths(
     if not smallest <= share < 1:
         raise ValueError(f"share={share} must be between smallest={smallest} and 1")
     ffns = {ffn.name: ffn for ffn in find_ffns(model)}
+    sensitivity = None if measured_on is None else Sensitivity(model, measured_on)
     options, total = {}, 0
     for name, ffn in ffns.items():
         if progress is not None:
             progress(name)
-        weights, layer = ffn.weights(), fit.layers[name]
-        order_by = score(template.score, layer, weights)
-        metric = None if layer.gradient_moment is None else layer.gradient_moment / layer.tokens / 2
-        widths = range(-(-int(smallest * weights.width) // multiple) * multiple, weights.width + 1, multiple)
-        found = []
-        for width in {*widths, weights.width}:
-            order = heavy_first(order_by, width)
-            narrow = compensated(weights, order, width, layer, replace(template, width=width))
-            error = removal_error(weights, order, narrow, held_out.layers[name], metric)
-            found.append(Option(str(width), width, max(error, 0.0)))
-        options[name] = found
-        total += weights.width
+        width, layer = ffn.weights().width, fit.layers[name]
+        widths = {*range(-(-int(smallest * width) // multiple) * multiple, width + 1, multiple), width}
+        errors = _errors_by_width(ffn, layer, held_out.layers[name], template, widths | {template.width})
+        scale = 1.0
+        if sensitivity is not None and errors[template.width] > 0:
+            scale = sensitivity.of(ffn, template.apply(ffn, layer).eval()) / errors[template.width]
+        options[name] = [Option(str(w), w, scale * errors[w]) for w in widths]
+        total += width
     chosen = allocate(options, int(share * total)).chosen
     return Plan.of(model, {name: replace(template, width=int(option.label)) for name, option in chosen.items()})
+
+
+def _errors_by_width(
+    ffn: FFN, fit: LayerStatistics, held_out: LayerStatistics, template: Narrow, widths: Iterable[int]
+) -> dict[int, float]:
+    """Held-out output error of one FFN narrowed to each of some widths."""
+    weights = ffn.weights()
+    order_by = score(template.score, fit, weights)
+    metric = None if fit.gradient_moment is None else fit.gradient_moment / fit.tokens / 2
+    errors = {}
+    for width in widths:
+        order = heavy_first(order_by, width)
+        narrow = compensated(weights, order, width, fit, replace(template, width=width))
+        errors[width] = max(removal_error(weights, order, narrow, held_out, metric), 0.0)
+    return errors
 
 
 def tuned_ridge(
@@ -199,6 +216,7 @@ def plan_budget(
     held_out: Iterable[Batch],
     options: Sequence[Treatment],
     budget: int,
+    measured_on: Iterable[Batch] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """Give each layer one of several treatments, within a budget for the whole model.
@@ -215,6 +233,9 @@ def plan_budget(
         What each layer may get.
     budget : int
         Bytes of the whole model's tensors.
+    measured_on : iterable of batches, optional
+        Held-out tokens on which each layer is run once with the first option, all others dense: its errors are scaled
+        to the divergence found there. Costs a pass over these tokens a layer.
     progress : callable, optional
         Called with each FFN's name.
 
@@ -231,14 +252,17 @@ def plan_budget(
     statistics.check(model)
     inputs = captured_inputs(model, held_out)
     rest = Plan.of(model, {}).dense_bytes - sum(_dense_bytes(ffn.weights()) for ffn in ffns.values())
+    sensitivity = None if measured_on is None else Sensitivity(model, measured_on)
     table = {}
     for name, ffn in ffns.items():
         if progress is not None:
             progress(name)
         layer = statistics.layers[name]
-        errors = _output_errors(options, ffn, layer, inputs[name])
+        modules = [way.apply(ffn, layer).eval() for way in options]
+        errors = _output_errors(modules, ffn, layer, inputs[name])
+        scale = 1.0 if sensitivity is None or not errors[0] else sensitivity.of(ffn, modules[0]) / errors[0]
         sizes = [way.bytes(ffn.weights()) for way in options]
-        table[name] = [Option(str(i), size, error) for i, (size, error) in enumerate(zip(sizes, errors, strict=True))]
+        table[name] = [Option(str(i), size, scale * e) for i, (size, e) in enumerate(zip(sizes, errors, strict=True))]
     chosen = allocate(table, budget - rest).chosen
     return Plan.of(model, {name: options[int(option.label)] for name, option in chosen.items()})
 
@@ -263,16 +287,17 @@ def captured_inputs(model: nn.Module, batches: Iterable[Batch]) -> dict[str, Ten
     return {name: torch.cat(rows) for name, rows in found.items()}
 
 
-def _output_errors(options: Sequence[Treatment], ffn: FFN, layer: LayerStatistics, x: Tensor) -> list[float]:
-    """Mean of 1/2 |G^(1/2) (y' - y)|^2 over tokens for each option; without gradients G = 2."""
+def _output_errors(
+    modules: Sequence[CompressedFeedForward], ffn: FFN, layer: LayerStatistics, x: Tensor
+) -> list[float]:
+    """Mean of 1/2 |G^(1/2) (y' - y)|^2 over tokens for each module; without gradients G = 2."""
     weights, activation = ffn.weights(), ffn.activation
     identity = torch.eye(weights.hidden_size, dtype=torch.float64)
     metric = identity if layer.gradient_moment is None else layer.gradient_moment / layer.tokens / 2
     errors = []
     with torch.no_grad():
         exact = nn.functional.linear(run_neurons(weights, activation, x), weights.down, weights.down_bias)
-        for way in options:
-            module = way.apply(ffn, layer).eval()
+        for module in modules:
             balance = getattr(module, "balance", None)
             change = (module(x if balance is None else x / balance) - exact).double()
             errors.append(float(((change @ metric) * change).sum(1).mean()))

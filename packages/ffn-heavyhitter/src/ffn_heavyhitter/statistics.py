@@ -9,7 +9,8 @@ Sums over tokens do not depend on how tokens are batched, and two halves add up.
 counted apart, because a few neurons answer it with activations hundreds of times larger than any other.
 
 On request also second moments E[a a^T] (for compensation), E[x x^T] of the FFN's input (for low rank and error
-feedback), and E[(a_i dL/da_i)^2], the empirical Fisher information of switching neuron i off.
+feedback), E[(a_i dL/da_i)^2], the empirical Fisher information of switching neuron i off, and the inputs x themselves,
+for what no moment tells: how neurons answer once their own weights have changed.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class LayerStatistics:
         Sum of x x^T.
     gradient_moment : Tensor of shape (d, d), optional
         Sum of g g^T, g the loss gradient at the FFN's output.
+    inputs : Tensor of shape (tokens, d), optional
+        x of every token in the model's dtype, in the order in which they were seen.
     """
 
     tokens: int
@@ -73,6 +76,7 @@ class LayerStatistics:
     hidden_moment: Tensor | None = None
     input_moment: Tensor | None = None
     gradient_moment: Tensor | None = None
+    inputs: Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -100,10 +104,12 @@ class LayerStatistics:
         mine, theirs = self.tensors(), other.tensors()
         if mine.keys() != theirs.keys():
             raise StatisticsError(f"cannot add: one side lacks {sorted(mine.keys() ^ theirs.keys())}")
-        merged = {name: tensor + theirs[name] for name, tensor in mine.items()}
+        merged = {name: tensor + theirs[name] for name, tensor in mine.items() if name != "inputs"}
         for name in ("peak", "input_peak"):
             merged[name] = torch.maximum(mine[name], theirs[name])
         merged["down_norms"] = self.down_norms
+        if "inputs" in mine:
+            merged["inputs"] = torch.cat([mine["inputs"], theirs["inputs"]])
         return LayerStatistics(tokens=self.tokens + other.tokens, **merged)
 
 
@@ -187,6 +193,7 @@ def collect(
     hits: bool = False,
     moments: bool = False,
     gradients: bool = False,
+    inputs: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Statistics:
     """Run calibration batches through a model and gather statistics of its neurons.
@@ -205,6 +212,8 @@ def collect(
     gradients : bool
         Also gather the Fisher information and the gradient's second moment, by backward passes through the
         language-model loss.
+    inputs : bool
+        Also keep what the FFNs read: memory d values a token and layer.
     progress : callable, optional
         Called with the number of tokens seen after each batch.
 
@@ -221,7 +230,7 @@ def collect(
     """
     ffns = find_ffns(model)
     require_dense(ffns)
-    watchers = {ffn.name: _Watcher(ffn, hits, moments, gradients) for ffn in ffns}
+    watchers = {ffn.name: _Watcher(ffn, hits, moments, gradients, inputs) for ffn in ffns}
     was_training, seen = model.training, 0
     model.eval()
     try:
@@ -232,8 +241,9 @@ def collect(
                 stack.enter_context(_differentiable(model))
             for batch in batches:
                 mask = _mask(batch)
+                padded = not bool(mask.all())
                 for watcher in watchers.values():
-                    watcher.mask = mask
+                    watcher.mask, watcher.padded = mask, padded
                 _run(model, batch, mask, gradients)
                 seen += int(mask.sum())
                 if progress is not None:
@@ -309,9 +319,12 @@ class _Watcher:
     hits: bool
     moments: bool
     gradients: bool
+    inputs: bool
     mask: Tensor = field(default_factory=lambda: torch.empty(0))
+    padded: bool = True
     tokens: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
+    read: list[Tensor] = field(default_factory=list)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -330,29 +343,32 @@ class _Watcher:
 
     def _input(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = self._tokens_of(inputs[0].detach())
-        self._add("input_sum", x.sum(0, dtype=torch.float64))
-        self._peak("input_peak", x)
+        self._add("input_sum", _column_sums(x.double()))
+        self._peak("input_peak", x.abs())
         if self.moments:
             self._add_moment("input_moment", x)
+        if self.inputs:
+            self.read.append(x.clone())
 
     def _hidden(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         hidden: Any = inputs[0]
         a = self._tokens_of(hidden.detach())
-        total = a.square().sum(0, dtype=torch.float64)
+        wide = a.double()
+        magnitude, squares = wide.abs(), wide.square()
+        total = _column_sums(squares)
         if not torch.isfinite(total).all():
             raise CalibrationError(
                 f"{self.ffn.name}: an activation is not finite; check the model's dtype and the input"
             )
         self.tokens += a.shape[0]
-        self._add("activation", a.sum(0, dtype=torch.float64))
-        magnitude = a.abs()
-        self._add("magnitude", magnitude.sum(0, dtype=torch.float64))
+        self._add("activation", _column_sums(wide))
+        self._add("magnitude", _column_sums(magnitude))
         self._peak("peak", magnitude)
         self._add("square", total)
-        self._add("first_square", a[self._first()].double().square().sum(0))
+        self._add("first_square", squares[self._first()].sum(0))
         if self.hits:
             k = max(1, round(TOP_SHARE * a.shape[1]))
-            top = (magnitude * self.down_norms.to(a.dtype)).topk(k, dim=1, sorted=False).indices
+            top = (a.abs() * self.down_norms.to(a.dtype)).topk(k, dim=1, sorted=False).indices
             self._add("hits", torch.bincount(top.flatten(), minlength=a.shape[1]).double())
         if self.moments:
             self._add_moment("hidden_moment", a)
@@ -372,7 +388,8 @@ class _Watcher:
 
     def _tokens_of(self, tensor: Tensor) -> Tensor:
         """Rows of real tokens, shape (tokens, features); OPT hands over flattened batches already."""
-        return tensor.reshape(-1, tensor.shape[-1])[self.mask.reshape(-1)]
+        rows = tensor.reshape(-1, tensor.shape[-1])
+        return rows[self.mask.reshape(-1)] if self.padded else rows
 
     def _first(self) -> Tensor:
         """Which of the real tokens are the first of their sequence."""
@@ -384,12 +401,18 @@ class _Watcher:
         else:
             self.sums[name] = value
 
-    def _peak(self, name: str, rows: Tensor) -> None:
-        if rows.shape[0] == 0:
+    def _peak(self, name: str, magnitudes: Tensor) -> None:
+        if magnitudes.shape[0] == 0:
             return
-        peak = rows.abs().amax(0).double()
+        peak = magnitudes.amax(0).double()
         self.sums[name] = torch.maximum(self.sums[name], peak) if name in self.sums else peak
 
     def result(self) -> LayerStatistics:
         """The sums as a value."""
-        return LayerStatistics(tokens=self.tokens, down_norms=self.down_norms, **self.sums)
+        read = {"inputs": torch.cat(self.read)} if self.read else {}
+        return LayerStatistics(tokens=self.tokens, down_norms=self.down_norms, **self.sums, **read)
+
+
+def _column_sums(rows: Tensor) -> Tensor:
+    """Sums over rows, as a product with ones: several times faster than a reduction over the first dimension."""
+    return rows.new_ones(rows.shape[0]) @ rows
