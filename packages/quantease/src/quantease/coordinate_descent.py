@@ -96,6 +96,7 @@ def coordinate_descent(
     sweeps: int,
     free: Tensor | None = None,
     values: Tensor | None = None,
+    gradient: Tensor | None = None,
 ) -> Descent:
     """Sweep over the columns until nothing changes or ``sweeps`` is reached.
 
@@ -113,6 +114,8 @@ def coordinate_descent(
         Entries outside the grid.
     values : Tensor of shape (q, p), optional
         Value of each free entry, read where ``free``.
+    gradient : Tensor of shape (q, p), optional
+        G at the start, where it is known; it is changed in place.
 
     Returns
     -------
@@ -123,7 +126,7 @@ def coordinate_descent(
     if free is not None and values is not None:  # a free entry is a code that need not be an integer
         moving = torch.where(free, values / scale + zero, moving)
     residual = target - (moving - zero) * scale
-    gradient = residual @ sigma
+    gradient = residual @ sigma if gradient is None else gradient
     start = float((gradient.double() * residual).sum())
     by = _by_row if target.device.type == "cpu" else _by_column
     gains = by(gradient, moving, scale, sigma, order, grid.largest_code, sweeps, free)

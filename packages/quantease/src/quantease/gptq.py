@@ -23,7 +23,7 @@ from quantease.kernels import quantise_block
 
 __all__ = ["gptq", "upper_factor"]
 
-BLOCK_COLUMNS = 64
+BLOCK_COLUMNS = 32
 
 
 def upper_factor(sigma: Tensor) -> Tensor:
@@ -50,8 +50,8 @@ def upper_factor(sigma: Tensor) -> Tensor:
 
 def gptq(
     target: Tensor, grid: Grid, factor: Tensor, order: Tensor, free: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """Codes of one pass of GPTQ over the columns in ``order``.
+) -> tuple[Tensor, Tensor]:
+    """One pass of GPTQ over the columns in ``order``.
 
     Parameters
     ----------
@@ -67,8 +67,8 @@ def gptq(
     -------
     codes : Tensor of shape (q, p)
         Integers as floats.
-    values : Tensor of shape (q, p) or None
-        Value of each free entry.
+    rounded : Tensor of shape (q, p)
+        The values u that were rounded; a free entry has its u.
     """
     scale, zero = (entry[:, order] for entry in grid.columns())
     unit = factor / factor.diagonal()
@@ -83,7 +83,7 @@ def gptq(
         (_block_by_row if on_cpu else _block_by_column)(*block, grid.largest_code, start, stop, free_o)
         current[:, stop:].addmm_(residual, unit[start:stop, stop:])
     back = torch.argsort(order)
-    return codes[:, back], None if free is None else current[:, back]
+    return codes[:, back], current[:, back]
 
 
 def _block_by_row(

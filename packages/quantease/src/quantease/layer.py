@@ -28,7 +28,7 @@ from quantease.scheme import OutlierConfig, QuantizationScheme, SolverConfig
 
 __all__ = ["LayerResult", "quantize_layer", "split_rows"]
 
-GROUP_REFIT_ROUNDS = 2
+REFIT_ROUNDS = 2
 DEAD_RELATIVE = 1e-10
 ASYMMETRY = 1e-4
 
@@ -191,27 +191,70 @@ def _from_start(
     order: Tensor,
     free: Tensor | None,
 ) -> _Solution:
-    """Grid and GPTQ in one order; then sweeps, scale refits and the least squares of the outliers."""
+    """One visiting order, from the grid to the least squares of the outliers.
+
+    The grid is fitted to the weights, then once more to the values that GPTQ rounded on it, which carry the errors of
+    earlier columns; each row keeps the better of the two. Then sweeps, and scale refits followed by sweeps.
+    """
     factor = upper_factor(sigma[order][:, order])
     unabsorbed = torch.empty_like(sigma.diagonal())
     unabsorbed[order] = factor.diagonal().square()
-    grid = fit_grid(target, scheme, solver.grid, unabsorbed, None if free is None else ~free)
-    start, kept = gptq(target, grid, factor, order, free)
+    keep = None if free is None else ~free
+    start = _start(fit_grid(target, scheme, solver.grid, unabsorbed, keep), target, factor, order, unabsorbed, free)
+    if solver.grid != "minmax":
+        again = fit_grid(start.rounded, scheme, solver.grid, unabsorbed, keep)
+        start = _better_rows(start, _start(again, target, factor, order, unabsorbed, free))
+    grid, kept = start.grid, None if free is None else start.rounded
     if solver.method == "gptq":
-        return _Solution(start, grid, kept)
-    found = coordinate_descent(target, start, grid, sigma, order, solver.sweeps, free, kept)
+        return _Solution(start.codes, grid, kept)
+    found = coordinate_descent(target, start.codes, grid, sigma, order, solver.sweeps, free, kept)
     history, rounds = found.history, solver.refit_rounds
     if rounds is None:
-        rounds = 0 if scheme.group_size is None else GROUP_REFIT_ROUNDS
+        rounds = 0 if solver.grid == "minmax" else REFIT_ROUNDS
+    pulled = target @ sigma if rounds else target
     for _ in range(rounds):
-        grid = refit_scales(target, found.codes, grid, sigma, scheme, free, found.values)
-        found = coordinate_descent(target, found.codes, grid, sigma, order, solver.sweeps, free, found.values)
+        grid, gradient = refit_scales(target, pulled, found, grid, sigma, scheme, free)
+        found = coordinate_descent(
+            target, found.codes, grid, sigma, order, solver.sweeps, free, found.values, gradient
+        )
         history += found.history
     settled = free is None and len(found.history) <= solver.sweeps
     solution = _Solution(found.codes, grid, found.values, history, settled)
     if free is not None:
         solution = replace(solution, values=polish(target, solution.approximation(free), sigma, free))
     return solution
+
+
+@dataclass(frozen=True)
+class _Start:
+    """GPTQ on one grid: codes, the values that were rounded, and f of every row."""
+
+    grid: Grid
+    codes: Tensor
+    rounded: Tensor
+    error: Tensor
+
+
+def _start(
+    grid: Grid, target: Tensor, factor: Tensor, order: Tensor, unabsorbed: Tensor, free: Tensor | None
+) -> _Start:
+    codes, rounded = gptq(target, grid, factor, order, free)
+    missed = (rounded - grid.decode(codes)).square_().mul_(unabsorbed)
+    if free is not None:
+        missed.masked_fill_(free, 0)
+    return _Start(grid, codes, rounded, missed.sum(1))
+
+
+def _better_rows(first: _Start, second: _Start) -> _Start:
+    better = (second.error < first.error)[:, None]
+    scale = torch.where(better, second.grid.scale, first.grid.scale)
+    zero = torch.where(better, second.grid.zero, first.grid.zero)
+    return _Start(
+        replace(first.grid, scale=scale, zero=zero),
+        torch.where(better, second.codes, first.codes),
+        torch.where(better, second.rounded, first.rounded),
+        torch.minimum(first.error, second.error),
+    )
 
 
 def _settle(solution: _Solution, target: Tensor, sigma: Tensor, solver: SolverConfig) -> _Solution:

@@ -77,11 +77,11 @@ class SolverConfig:
         GPTQ start and coordinate descent; GPTQ alone; rounding to nearest; the paper's Algorithms 1-3 as published.
     grid : {"weighted", "mse", "minmax"}
         Scale and zero of each row or group: of the smallest error weighted with what an error in each column costs, of
-        the smallest squared error, or of the whole range.
+        the smallest squared error, or of the whole range. GPTQ runs on the first two twice, see ``quantease.layer``.
     sweeps : int
         Most sweeps of coordinate descent (30 is the paper's); it stops earlier at a coordinate-wise optimum.
     refit_rounds : int, optional
-        Rounds of least-squares scales, each followed by sweeps. None is 2 with groups and 0 per channel.
+        Rounds of least-squares scales, each followed by sweeps. None is 2, and 0 with grid="minmax".
     ridge : float, optional
         Multiple of the mean diagonal added to Sigma in every objective. None is 0 for the paper's algorithms (as
         published), 0.05 with a cross moment and 0.01 otherwise.
