@@ -121,36 +121,36 @@ def coordinate_descent(
     -------
     Descent
     """
-    scale, zero = grid.columns()
     moving = codes.clone(memory_format=torch.contiguous_format)
     if free is not None and values is not None:  # a free entry is a code that need not be an integer
+        scale, zero = grid.columns()
         moving = torch.where(free, values / scale + zero, moving)
-    residual = target - (moving - zero) * scale
+    residual = target - grid.decode(moving)
     gradient = residual @ sigma if gradient is None else gradient
-    start = float((gradient.double() * residual).sum())
+    start = float(residual.mul_(gradient).sum(dtype=torch.float64))
     by = _by_row if target.device.type == "cpu" else _by_column
-    gains = by(gradient, moving, scale, sigma, order, grid.largest_code, sweeps, free)
+    gains = by(gradient, moving, grid, sigma, order, sweeps, free)
     history = tuple(start - gain for gain in [0.0, *itertools.accumulate(gains)])
     if free is None:
         return Descent(moving, None, gradient, history)
-    return Descent(torch.where(free, codes, moving), (moving - zero) * scale, gradient, history)
+    return Descent(torch.where(free, codes, moving), grid.decode(moving), gradient, history)
 
 
 def _by_row(
     gradient: Tensor,
     codes: Tensor,
-    scale: Tensor,
+    grid: Grid,
     sigma: Tensor,
     order: Tensor,
-    largest_code: int,
     sweeps: int,
     free: Tensor | None,
 ) -> list[float]:
     """Descend in place, compiled; the decrease of f in each sweep that changed a code, and in the one that did not."""
     gains, moves = np.zeros(sweeps), np.zeros(sweeps, np.int64)
     mask = torch.empty(0, 0, dtype=torch.bool) if free is None else free.contiguous()
-    largest = gradient.numpy().dtype.type(largest_code)
-    fixed = (scale.contiguous().numpy(), sigma.contiguous().numpy(), order.numpy(), largest)
+    group = torch.arange(len(order)) // grid.group_size
+    largest = gradient.numpy().dtype.type(grid.largest_code)
+    fixed = (grid.scale.contiguous().numpy(), group.numpy(), sigma.contiguous().numpy(), order.numpy(), largest)
     descend(gradient.numpy(), codes.numpy(), *fixed, gains, moves, mask.numpy())
     # the sweep after the last move found nothing to change
     listed: list[float] = gains[: int(np.count_nonzero(moves)) + 1].tolist()
@@ -160,23 +160,23 @@ def _by_row(
 def _by_column(
     gradient: Tensor,
     codes: Tensor,
-    scale: Tensor,
+    grid: Grid,
     sigma: Tensor,
     order: Tensor,
-    largest_code: int,
     sweeps: int,
     free: Tensor | None,
 ) -> list[float]:
     """The same in lazy blocks of tensor operations."""
     sigma_o = sigma[order][:, order].contiguous()
-    gradient_o, codes_o, scale_o = (entry.T[order].contiguous() for entry in (gradient, codes, scale))
+    gradient_o, codes_o, scale_o = (entry.T[order].contiguous() for entry in (gradient, codes, grid.columns()[0]))
     free_o = None if free is None else free.T[order].contiguous()
     steps = 1 / (scale_o * sigma_o.diagonal()[:, None])
     gains = []
+    active = torch.ones_like(codes_o[0], dtype=torch.bool)
     for _ in range(sweeps):
-        moved, gain = _sweep(gradient_o, codes_o, scale_o, steps, sigma_o, largest_code, free_o)
+        active, gain = _sweep(gradient_o, codes_o, scale_o, steps, sigma_o, grid.largest_code, active, free_o)
         gains.append(gain)
-        if moved == 0:
+        if not bool(active.any()):
             break
     back = torch.argsort(order)
     gradient.copy_(gradient_o[back].T)
@@ -191,9 +191,10 @@ def _sweep(
     steps: Tensor,
     sigma: Tensor,
     largest_code: int,
+    active: Tensor,
     free: Tensor | None,
-) -> tuple[int, float]:
-    """One pass over all columns in place; the number of codes that changed and the decrease of f."""
+) -> tuple[Tensor, float]:
+    """One pass over all columns of the active rows in place; the rows with changed codes, and the decrease of f."""
     columns = len(codes)
     before = codes.clone()
     moved = torch.empty_like(codes)
@@ -207,7 +208,7 @@ def _sweep(
             best = torch.round(shift).add_(code).clamp_(0, largest_code)
             if free is not None:
                 best = torch.where(free[j], code + shift, best)
-            change = best.sub_(code)
+            change = best.sub_(code).mul_(active)
             gain += scale[j].square() * sigma[j, j] * change * (2 * shift - change)
             torch.mul(change, scale[j], out=moved[j])
             code.add_(change)
@@ -215,17 +216,16 @@ def _sweep(
         gradient[:start].addmm_(sigma[:start, start:stop], moved[start:stop], alpha=-1)
         gradient[stop:].addmm_(sigma[stop:, start:stop], moved[start:stop], alpha=-1)
     changed = codes != before
-    return int((changed if free is None else changed & ~free).sum()), float(gain.sum())
+    return (changed if free is None else changed & ~free).any(0), float(gain.sum())
 
 
 def certify(gradient: Tensor, codes: Tensor, grid: Grid, sigma: Tensor, free: Tensor | None = None) -> Certificate:
     """Count the single code changes that would still lower f; exact where ``gradient`` is in float64."""
-    scale = grid.columns()[0]
     curvature = sigma.diagonal().to(gradient.dtype)
     moves, largest = 0, 0.0
-    for rows in torch.arange(len(codes)).split(CERTIFIED_ROWS):  # small pieces stay in the cache
-        part = slice(int(rows[0]), int(rows[-1]) + 1)
-        s, code = scale[part].to(gradient.dtype), codes[part]
+    for start in range(0, len(codes), CERTIFIED_ROWS):  # small pieces stay in the cache
+        part = slice(start, start + CERTIFIED_ROWS)
+        s, code = grid.scale[part].to(gradient.dtype).repeat_interleave(grid.group_size, 1), codes[part]
         shift = gradient[part] / (s * curvature)
         move = (code + shift.round()).clamp_(0, grid.largest_code).sub_(code)
         gain = s.square() * curvature * move * (2 * shift - move)

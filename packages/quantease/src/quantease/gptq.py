@@ -70,17 +70,16 @@ def gptq(
     rounded : Tensor of shape (q, p)
         The values u that were rounded; a free entry has its u.
     """
-    scale, zero = (entry[:, order] for entry in grid.columns())
     unit = factor / factor.diagonal()
     ordered = target[:, order]
+    group = order // grid.group_size
     free_o = None if free is None else free[:, order]
-    on_cpu = target.device.type == "cpu"
+    by = _block_by_row if target.device.type == "cpu" else _block_by_column
     current, codes = ordered.clone(), torch.empty_like(ordered)
     for start in range(0, len(unit), BLOCK_COLUMNS):
         stop = min(start + BLOCK_COLUMNS, len(unit))
         residual = torch.empty_like(ordered[:, start:stop])
-        block = (current, ordered, codes, residual, scale, zero, unit)
-        (_block_by_row if on_cpu else _block_by_column)(*block, grid.largest_code, start, stop, free_o)
+        by(current, ordered, codes, residual, grid, group, unit, start, stop, free_o)
         current[:, stop:].addmm_(residual, unit[start:stop, stop:])
     back = torch.argsort(order)
     return codes[:, back], current[:, back]
@@ -91,10 +90,9 @@ def _block_by_row(
     target: Tensor,
     codes: Tensor,
     residual: Tensor,
-    scale: Tensor,
-    zero: Tensor,
+    grid: Grid,
+    group: Tensor,
     unit: Tensor,
-    largest_code: int,
     start: int,
     stop: int,
     free: Tensor | None,
@@ -102,8 +100,8 @@ def _block_by_row(
     """Columns start .. stop of every row, compiled."""
     state = (current.numpy(), target.numpy(), codes.numpy(), residual.numpy())
     mask = torch.empty(0, 0, dtype=torch.bool) if free is None else free
-    largest = state[0].dtype.type(largest_code)
-    fixed = (scale.numpy(), zero.numpy(), unit.numpy(), largest, start, stop, mask.numpy())
+    largest = state[0].dtype.type(grid.largest_code)
+    fixed = (grid.scale.numpy(), grid.zero.numpy(), group.numpy(), unit.numpy(), largest, start, stop, mask.numpy())
     quantise_block(state[0], state[1], state[2], state[3], *fixed)
 
 
@@ -112,18 +110,17 @@ def _block_by_column(
     target: Tensor,
     codes: Tensor,
     residual: Tensor,
-    scale: Tensor,
-    zero: Tensor,
+    grid: Grid,
+    group: Tensor,
     unit: Tensor,
-    largest_code: int,
     start: int,
     stop: int,
     free: Tensor | None,
 ) -> None:
     """The same with one tensor operation a column, for devices other than the CPU."""
     for j in range(start, stop):
-        s, z = scale[:, j], zero[:, j]
-        code = torch.round(current[:, j] / s).add_(z).clamp_(0, largest_code)
+        s, z = grid.scale[:, group[j]], grid.zero[:, group[j]]
+        code = torch.round(current[:, j] / s).add_(z).clamp_(0, grid.largest_code)
         codes[:, j] = code
         value = (code - z) * s
         if free is not None:

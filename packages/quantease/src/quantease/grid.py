@@ -56,13 +56,15 @@ class Grid:
 
     def encode(self, weight: Tensor) -> Tensor:
         """Nearest code of every entry, as floats of shape (q, p)."""
-        scale, zero = self.columns()
-        return (torch.round(weight / scale) + zero).clamp_(0, self.largest_code)
+        position = self._by_group(weight) / self.scale[:, :, None]
+        return position.round_().add_(self.zero[:, :, None]).clamp_(0, self.largest_code).reshape(weight.shape)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Grid value of every code, shape (q, p)."""
-        scale, zero = self.columns()
-        return (codes - zero) * scale
+        return (self._by_group(codes) - self.zero[:, :, None]).mul_(self.scale[:, :, None]).reshape(codes.shape)
+
+    def _by_group(self, entries: Tensor) -> Tensor:
+        return entries.reshape(len(entries), -1, self.group_size)
 
 
 def fit_grid(
@@ -129,15 +131,23 @@ def _search(
     grouped: Tensor, importance: Tensor, widest: Tensor, middle: Tensor, scheme: QuantizationScheme
 ) -> tuple[Tensor, Tensor]:
     """Scale and zero of the smallest weighted error; ``importance`` (groups a row, size) or one row a row."""
-    steps = [0] if scheme.symmetric else ZERO_STEPS
+    if grouped.device.type != "cpu":
+        return _search_in_tensors(grouped, importance, widest, middle, scheme)
     scale, zero = widest.clone(), middle.clone()
-    if grouped.device.type == "cpu":
-        kind = grouped.numpy().dtype
-        numbers = (np.array(steps, kind), np.array(SHRINKS, kind), LEAST_SQUARES_ROUNDS, kind.type(scheme.levels - 1))
-        search_grid(grouped.numpy(), importance.numpy(), scale.numpy(), zero.numpy(), *numbers)
-        return scale, zero
+    kind = grouped.numpy().dtype
+    steps, shrinks = np.array(_zero_steps(scheme), kind), np.array(SHRINKS, kind)
+    fixed = (steps, shrinks, LEAST_SQUARES_ROUNDS, kind.type(scheme.levels - 1))
+    search_grid(grouped.numpy(), importance.numpy(), scale.numpy(), zero.numpy(), *fixed)
+    return scale, zero
+
+
+def _search_in_tensors(
+    grouped: Tensor, importance: Tensor, widest: Tensor, middle: Tensor, scheme: QuantizationScheme
+) -> tuple[Tensor, Tensor]:
+    """The same, all rows at once."""
+    scale, zero = widest, middle
     best = _error(grouped, importance, scale, zero, scheme)
-    for step in steps:
+    for step in _zero_steps(scheme):
         candidate = middle + step
         inside = (candidate >= 0) & (candidate <= scheme.levels - 1)
         for shrink in SHRINKS:
@@ -150,6 +160,10 @@ def _search(
         error = _error(grouped, importance, refit, zero, scheme)
         scale, best = torch.where(error < best, refit, scale), torch.minimum(error, best)
     return scale, zero
+
+
+def _zero_steps(scheme: QuantizationScheme) -> list[int]:
+    return [0] if scheme.symmetric else ZERO_STEPS
 
 
 def _weigh(squares: Tensor, importance: Tensor) -> Tensor:

@@ -14,10 +14,11 @@ __all__ = ["descend", "quantise_block", "search_grid"]
 
 
 @njit(cache=True, nogil=True)
-def descend(gradient, codes, scale, sigma, order, largest, gains, moves, free):
+def descend(gradient, codes, scale, group, sigma, order, largest, gains, moves, free):
     """Coordinate descent in place, each row until nothing changes or the sweeps are used up.
 
-    ``gradient``, ``codes``, ``scale`` are (q, p), ``sigma`` (p, p), ``order`` (p,); ``free`` is (q, p) or empty.
+    ``gradient`` and ``codes`` are (q, p), ``scale`` (q, groups), ``group`` (p,) the group of each column, ``sigma``
+    (p, p), ``order`` (p,); ``free`` is (q, p) or empty.
     ``gains`` and ``moves`` (sweeps,) receive the decrease of f and the number of code changes of each sweep.
     """
     rows, columns = codes.shape
@@ -25,11 +26,12 @@ def descend(gradient, codes, scale, sigma, order, largest, gains, moves, free):
     inverse = (largest / largest) / np.diag(sigma)
     masked = free.size > 0
     for i in range(rows):
-        g, code, s = gradient[i], codes[i], scale[i]
+        g, code = gradient[i], codes[i]
         for sweep in range(len(gains)):
             moved = 0
             for j in order:
-                shift = g[j] * inverse[j] / s[j]
+                s = scale[i, group[j]]
+                shift = g[j] * inverse[j] / s
                 off_grid = masked and free[i, j]
                 if not off_grid and -0.5 <= shift <= 0.5:
                     continue
@@ -40,9 +42,9 @@ def descend(gradient, codes, scale, sigma, order, largest, gains, moves, free):
                         continue
                     moved += 1
                 change = best - code[j]
-                gains[sweep] += s[j] * s[j] * sigma[j, j] * change * (2 * shift - change)
+                gains[sweep] += s * s * sigma[j, j] * change * (2 * shift - change)
                 code[j] = best
-                pull, row = change * s[j], sigma[j]
+                pull, row = change * s, sigma[j]
                 for k in range(columns):
                     g[k] -= pull * row[k]
             moves[sweep] += moved
@@ -51,17 +53,17 @@ def descend(gradient, codes, scale, sigma, order, largest, gains, moves, free):
 
 
 @njit(cache=True, nogil=True)
-def quantise_block(current, target, codes, residual, scale, zero, factor, largest, start, stop, free):
+def quantise_block(current, target, codes, residual, scale, zero, group, factor, largest, start, stop, free):
     """Columns ``start`` to ``stop`` of the nearest-plane recursion of ``gptq``, in place.
 
-    ``current``, ``target``, ``codes``, ``scale``, ``zero`` are (q, p), ``residual`` (q, block), ``factor`` (p, p) with
-    unit diagonal; ``free`` is (q, p) or empty.
+    ``current``, ``target`` and ``codes`` are (q, p), ``residual`` (q, block), ``scale`` and ``zero`` (q, groups),
+    ``group`` (p,) the group of each column, ``factor`` (p, p) with unit diagonal; ``free`` is (q, p) or empty.
     """
     lowest = largest - largest
     masked = free.size > 0
     for i in range(len(current)):
         for j in range(start, stop):
-            s, z = scale[i, j], zero[i, j]
+            s, z = scale[i, group[j]], zero[i, group[j]]
             code = min(max(np.rint(current[i, j] / s) + z, lowest), largest)
             codes[i, j] = code
             value = current[i, j] if masked and free[i, j] else (code - z) * s

@@ -88,13 +88,18 @@ class LayerResult:
 
 @dataclass(frozen=True)
 class _Solution:
-    """One solver's answer, in the working type; ``settled`` where no code changed in the last sweep."""
+    """One solver's answer, in the working type.
+
+    ``settled``: no code changed in the last sweep; ``pulled``: target @ sigma, where it was needed; ``gradient``:
+    (target - approximation) @ sigma in float64, where it is known.
+    """
 
     codes: Tensor
     grid: Grid
     values: Tensor | None
     history: tuple[float, ...] = ()
     settled: bool = False
+    pulled: Tensor | None = None
     gradient: Tensor | None = None
 
     def approximation(self, free: Tensor | None) -> Tensor:
@@ -211,15 +216,13 @@ def _from_start(
     history, rounds = found.history, solver.refit_rounds
     if rounds is None:
         rounds = 0 if solver.grid == "minmax" else REFIT_ROUNDS
-    pulled = target @ sigma if rounds else target
+    pulled = target @ sigma
     for _ in range(rounds):
         grid, gradient = refit_scales(target, pulled, found, grid, sigma, scheme, free)
-        found = coordinate_descent(
-            target, found.codes, grid, sigma, order, solver.sweeps, free, found.values, gradient
-        )
+        found = coordinate_descent(target, found.codes, grid, sigma, order, solver.sweeps, free, found.values, gradient)
         history += found.history
     settled = free is None and len(found.history) <= solver.sweeps
-    solution = _Solution(found.codes, grid, found.values, history, settled)
+    solution = _Solution(found.codes, grid, found.values, history, settled, pulled)
     if free is not None:
         solution = replace(solution, values=polish(target, solution.approximation(free), sigma, free))
     return solution
@@ -324,11 +327,11 @@ def _result(
     )
     residual = target - result.dequantize(torch.float64)
     gradient = residual @ sigma if solution.gradient is None else solution.gradient
-    working = solution.codes.dtype if solution.gradient is None else torch.float32
-    nothing = (target.to(working) @ sigma.to(working)).double()
+    working = solution.codes.dtype
+    pulled = target.to(working) @ sigma.to(working) if solution.pulled is None else solution.pulled
     # what ridge and silent inputs added to the diagonal is taken off again
     added = (sigma.diagonal() - moment.diagonal()).clamp_(min=0)
-    energy = float((nothing * target).sum())
+    energy = float((pulled * target).sum())
     raw = energy - float((target.square() * added).sum())
     left = float((gradient * residual).sum()) - float((residual.square() * added).sum())
     return replace(
