@@ -10,7 +10,7 @@ from quantease import LayerError, OutlierConfig, QuantizationScheme, SchemeError
 from quantease.coordinate_descent import _by_column, certify, coordinate_descent, objective
 from quantease.gptq import _block_by_column, gptq, upper_factor
 from quantease.grid import _minmax, _search, _search_in_tensors, fit_grid
-from quantease.layer import _regularise
+from quantease.layer import _regularise, _start
 from quantease.outliers import choose_outliers, polish
 from quantease.paper import published
 from quantease.refit import refit_scales
@@ -81,6 +81,12 @@ def test_grid_search_in_tensors_gives_the_grid_of_the_row_form(group, symmetric:
     tensors = _search_in_tensors(grouped, importance, widest, middle, scheme)
     torch.testing.assert_close(compiled[0], tensors[0])
     assert torch.equal(compiled[1], tensors[1])
+
+
+def test_gptq_knows_the_objective_of_every_row() -> None:
+    weight, sigma, grid, order = _parts(4)
+    start = _start(grid, weight, upper_factor(sigma[order][:, order]), order, None)
+    torch.testing.assert_close(start.error, objective(weight, grid.decode(start.codes), sigma))
 
 
 def test_refitted_scales_solve_the_normal_equations_and_carry_the_gradient() -> None:

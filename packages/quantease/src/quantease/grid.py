@@ -4,8 +4,8 @@
 
 Scale and zero start from the range [min(0, min w), max(0, max w)] ("minmax"). "mse" and "weighted" look for the
 smallest sum_j d_j (w_j - Q(w_j))^2 over shrunk scales and neighbouring zeros, then take the least-squares scale of the
-codes found. d = 1 for "mse"; for "weighted" d_j is what an error in column j costs the solver that follows: Sigma_jj
-where columns are rounded alone, the part of Sigma_jj that later columns cannot absorb where they follow (``gptq``).
+codes found, with d = 1 and d = diag(Sigma). (The part of Sigma_jj that later columns cannot absorb, R_jj^2 in ``gptq``,
+gives a lower layer error and a worse model: its large errors in strong inputs cancel on calibration inputs alone.)
 Scales are rounded to the export type before any weight is coded.
 """
 

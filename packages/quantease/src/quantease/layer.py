@@ -202,13 +202,11 @@ def _from_start(
     earlier columns; each row keeps the better of the two. Then sweeps, and scale refits followed by sweeps.
     """
     factor = upper_factor(sigma[order][:, order])
-    unabsorbed = torch.empty_like(sigma.diagonal())
-    unabsorbed[order] = factor.diagonal().square()
     keep = None if free is None else ~free
-    start = _start(fit_grid(target, scheme, solver.grid, unabsorbed, keep), target, factor, order, unabsorbed, free)
+    start = _start(fit_grid(target, scheme, solver.grid, sigma.diagonal(), keep), target, factor, order, free)
     if solver.grid != "minmax":
-        again = fit_grid(start.rounded, scheme, solver.grid, unabsorbed, keep)
-        start = _better_rows(start, _start(again, target, factor, order, unabsorbed, free))
+        again = fit_grid(start.rounded, scheme, solver.grid, sigma.diagonal(), keep)
+        start = _better_rows(start, _start(again, target, factor, order, free))
     grid, kept = start.grid, None if free is None else start.rounded
     if solver.method == "gptq":
         return _Solution(start.codes, grid, kept)
@@ -238,11 +236,11 @@ class _Start:
     error: Tensor
 
 
-def _start(
-    grid: Grid, target: Tensor, factor: Tensor, order: Tensor, unabsorbed: Tensor, free: Tensor | None
-) -> _Start:
+def _start(grid: Grid, target: Tensor, factor: Tensor, order: Tensor, free: Tensor | None) -> _Start:
     codes, rounded = gptq(target, grid, factor, order, free)
-    missed = (rounded - grid.decode(codes)).square_().mul_(unabsorbed)
+    costs = torch.empty_like(factor[0])
+    costs[order] = factor.diagonal().square()
+    missed = (rounded - grid.decode(codes)).square_().mul_(costs)
     if free is not None:
         missed.masked_fill_(free, 0)
     return _Start(grid, codes, rounded, missed.sum(1))

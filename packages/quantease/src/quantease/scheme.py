@@ -76,8 +76,8 @@ class SolverConfig:
     method : {"quantease", "gptq", "rtn", "paper"}
         GPTQ start and coordinate descent; GPTQ alone; rounding to nearest; the paper's Algorithms 1-3 as published.
     grid : {"weighted", "mse", "minmax"}
-        Scale and zero of each row or group: of the smallest error weighted with what an error in each column costs, of
-        the smallest squared error, or of the whole range. GPTQ runs on the first two twice, see ``quantease.layer``.
+        Scale and zero of each row or group: of the smallest error weighted with diag(Sigma), of the smallest squared
+        error, or of the whole range. With the first two GPTQ runs twice, the second time on a grid for what it rounded.
     sweeps : int
         Most sweeps of coordinate descent (30 is the paper's); it stops earlier at a coordinate-wise optimum.
     refit_rounds : int, optional
