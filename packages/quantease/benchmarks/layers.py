@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from papershelf_core import datasets, timing
 from quantease.calibration import token_windows
-from quantease.coordinate_descent import _sweep, objective
+from quantease.coordinate_descent import _by_column, coordinate_descent, objective
+from quantease.gptq import gptq, upper_factor
 from quantease.grid import fit_grid
 from quantease.layer import quantize_layer
 from quantease.models import load_model, load_tokenizer
@@ -90,8 +91,8 @@ def settings(bits: int) -> dict[str, tuple[SolverConfig, OutlierConfig | None]]:
         "rtn, min/max": (SolverConfig("rtn", grid="minmax"), None),
         "GPTQ activation order, min/max": (SolverConfig("gptq", grid="minmax"), None),
         "paper, 30 sweeps, min/max": (SolverConfig("paper", grid="minmax", sweeps=30), None),
-        "ours, min/max": (SolverConfig(grid="minmax", refit_rounds=0), None),
-        "GPTQ activation order, weighted": (SolverConfig("gptq"), None),
+        "ours, min/max": (SolverConfig(grid="minmax"), None),
+        "GPTQ activation order, our grid": (SolverConfig("gptq"), None),
         "ours": (SolverConfig(), None),
         "paper, outliers 1 %": (SolverConfig("paper", sweeps=30), one_percent),
         "ours, outliers 1 %": (SolverConfig(), one_percent),
@@ -102,7 +103,7 @@ def settings(bits: int) -> dict[str, tuple[SolverConfig, OutlierConfig | None]]:
 RATIOS = [
     ("ours, min/max", "GPTQ activation order, min/max"),
     ("ours, min/max", "paper, 30 sweeps, min/max"),
-    ("ours", "GPTQ activation order, weighted"),
+    ("ours", "GPTQ activation order, our grid"),
     ("ours, outliers 1 %", "paper, outliers 1 %"),
     ("ours, outliers 1 %", "ours"),
     ("ours, columns 1 %", "ours"),
@@ -159,49 +160,67 @@ def geometric(values: list[float] | np.ndarray) -> float:
     return math.exp(float(np.log(values).mean()))
 
 
+TIMED = ("layers.12.self_attn.o_proj", "layers.12.mlp.gate_proj", "layers.12.mlp.down_proj")
+
+
 def times(stored: dict[str, torch.Tensor]) -> None:
-    """CPU seconds, interleaved: solvers on three shapes, and one sweep in lazy-block and in GEMV form."""
+    """CPU seconds, interleaved: solvers on all layers and on three shapes, and one sweep in three forms."""
     scheme = QuantizationScheme(3)
-    for name in ("layers.12.self_attn.o_proj", "layers.12.mlp.gate_proj", "layers.12.mlp.down_proj"):
+    names = sorted(key.removesuffix(".weight") for key in stored if key.endswith(".weight"))
+    solvers = {"our GPTQ": SolverConfig("gptq"), "ours": SolverConfig()}
+    functions = {
+        key: lambda solver=solver: [
+            quantize_layer(stored[f"{name}.weight"], stored[f"{name}.sigma"], scheme, solver) for name in names
+        ]
+        for key, solver in solvers.items()
+    }
+    compared = timing.compare(functions, repeat=3, baseline="our GPTQ", clock="process")
+    print(f"all {len(names)} layers: {compared.median} CPU s; ours {compared.ratio('ours')} of our GPTQ")
+    solvers |= {
+        "our GPTQ, min/max": SolverConfig("gptq", grid="minmax"),
+        "ours, min/max": SolverConfig(grid="minmax"),
+        "paper, 30 sweeps": SolverConfig("paper", grid="minmax", sweeps=30),
+    }
+    for name in TIMED:
         weight, sigma = stored[f"{name}.weight"], stored[f"{name}.sigma"]
-        sweeps = sweep_forms(weight, sigma)
-        solvers = {
-            "GPTQ, min/max": SolverConfig("gptq", grid="minmax"),
-            "GPTQ, weighted": SolverConfig("gptq"),
-            "ours, min/max": SolverConfig(grid="minmax"),
-            "ours": SolverConfig(),
-            "paper, 30 sweeps": SolverConfig("paper", grid="minmax", sweeps=30),
-        }
         functions = {
             key: lambda solver=solver, weight=weight, sigma=sigma: quantize_layer(weight, sigma, scheme, solver)
             for key, solver in solvers.items()
         }
-        compared = timing.compare(functions, repeat=3, baseline="GPTQ, weighted")
+        compared = timing.compare(functions, repeat=3, baseline="our GPTQ", clock="process")
         print(f"\n{name} {tuple(weight.shape)}")
         for key, seconds in compared.median.items():
-            print(f"  {key}: {seconds:.3f} s, {compared.ratio(key)} of our GPTQ")
-        swept = timing.compare(sweeps, repeat=7, baseline="lazy-block sweep")
-        print(f"  sweep: {swept.median}, GEMV form {swept.ratio('GEMV sweep')} of lazy-block")
+            print(f"  {key}: {seconds:.3f} CPU s, {compared.ratio(key)} of our GPTQ")
+        for start in ("rounding", "GPTQ"):
+            forms = sweep_forms(weight, sigma, start)
+            swept = timing.compare(forms, repeat=5, baseline="GEMV", clock="process")
+            print(f"  one sweep from {start}: " + ", ".join(f"{k} {v:.4f} CPU s" for k, v in swept.median.items()))
+            print(f"    by row {swept.ratio('by row')}, lazy blocks {swept.ratio('lazy blocks')} of the GEMV form")
 
 
-def sweep_forms(weight: torch.Tensor, sigma: torch.Tensor):
-    """One whole sweep from rounded weights, in both forms."""
+def sweep_forms(weight: torch.Tensor, sigma: torch.Tensor, start: str):
+    """One whole sweep, its first gradient included, in three forms that end with the same codes."""
     sigma = sigma / sigma.diagonal().mean()
+    sigma.diagonal().add_(0.01)
+    natural = torch.arange(len(sigma))
     grid = fit_grid(weight, QuantizationScheme(3), "minmax", sigma.diagonal())
-    codes = grid.encode(weight).T.contiguous()
+    codes = grid.encode(weight) if start == "rounding" else gptq(weight, grid, upper_factor(sigma), natural)[0]
     scale, zero = (entry.T.contiguous() for entry in grid.columns())
-    target = weight.T.contiguous()
-    steps = 1 / (scale * sigma.diagonal()[:, None])
     scaled = sigma / sigma.diagonal()
     pull = (weight @ scaled).T.contiguous()
     rows_of_n = scaled.fill_diagonal_(0).T.contiguous()
+    before = (codes.T.contiguous() - zero) * scale
 
-    def lazy() -> None:
-        gradient = sigma @ (target - (codes - zero) * scale)
-        _sweep(gradient, codes.clone(), scale, steps, sigma, grid.largest_code, None)
+    def by_row() -> torch.Tensor:
+        return coordinate_descent(weight, codes, grid, sigma, natural, 1).codes
 
-    def gemv() -> None:
-        approximation = (codes - zero) * scale
+    def lazy() -> torch.Tensor:
+        gradient, moving = (weight - grid.decode(codes)) @ sigma, codes.clone()
+        _by_column(gradient, moving, grid, sigma, natural, 1, None)
+        return moving
+
+    def gemv() -> torch.Tensor:
+        approximation = before.clone()
         ahead = pull - rows_of_n @ approximation
         change = torch.empty_like(approximation)
         for j in range(len(approximation)):
@@ -209,8 +228,12 @@ def sweep_forms(weight: torch.Tensor, sigma: torch.Tensor):
             best = (torch.round(best / scale[j]).add_(zero[j]).clamp_(0, grid.largest_code) - zero[j]) * scale[j]
             torch.sub(approximation[j], best, out=change[j])
             approximation[j] = best
+        return (approximation / scale + zero).round().T
 
-    return {"lazy-block sweep": lazy, "GEMV sweep": gemv}
+    differing = [int((form() != by_row()).sum()) for form in (lazy, gemv)]
+    if max(differing) > weight.numel() // 10_000:  # near ties in float32
+        raise SystemExit(f"the forms differ in {differing} codes of {weight.numel()}")
+    return {"by row": by_row, "lazy blocks": lazy, "GEMV": gemv}
 
 
 if __name__ == "__main__":

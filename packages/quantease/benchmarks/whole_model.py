@@ -1,9 +1,11 @@
 """Perplexity of a whole model, quantised in many ways on the same tokens; finished cells stay on disk.
 
     uv run python packages/quantease/benchmarks/whole_model.py --model MODEL --out FOLDER [--cells NAME ...]
+    uv run python packages/quantease/benchmarks/whole_model.py --model MODEL --out FOLDER --peers
     uv run python packages/quantease/benchmarks/whole_model.py --model MODEL --out FOLDER --table
 
-A cell is `<bits>-<group>-<recipe>`; its per-token nll is FOLDER/nll/<cell>.npy.
+A cell is `<bits>-<group>-<recipe>`; its per-token nll is FOLDER/nll/<cell>.npy. `--peers` scores every file of
+dequantised weights that a peer has left in FOLDER/peers (see peer_*_model.py) in the same way.
 Calibration: the first 64 windows of 512 tokens of WikiText-2 valid; evaluation: 16 windows spread over WikiText-2 test.
 """
 
@@ -20,6 +22,7 @@ from quantease.evaluation import paired_difference, token_nll
 from quantease.models import load_model, load_tokenizer
 from quantease.pipeline import quantize_model
 from quantease.scheme import QuantizationScheme, SolverConfig
+from safetensors import safe_open
 
 SCHEMES = {
     "3-channel": QuantizationScheme(3),
@@ -38,6 +41,7 @@ RECIPES = {
     "feedback32-cd": (SolverConfig("quantease"), True, 32),
 }
 PAIRS = [("cd", "gptq"), ("feedback8-cd", "feedback8-gptq"), ("feedback32-cd", "feedback32-gptq")]
+OURS = ("feedback8-cd", "cd")  # against every other row of the same scheme
 CALIBRATION_WINDOWS, TEST_WINDOWS, LENGTH = 64, 16, 512
 
 
@@ -47,6 +51,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cells", nargs="*", default=[])
     parser.add_argument("--calibration", type=Path, help="another calibration text; its cells end in its name")
+    parser.add_argument("--peers", action="store_true")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -55,6 +60,8 @@ def main() -> None:
         tokens(arguments.model, arguments.out)
         for cell in arguments.cells:
             run(cell, arguments.model, arguments.out, arguments.calibration)
+        if arguments.peers:
+            score_peers(arguments.model, arguments.out)
     table(arguments.out)
 
 
@@ -96,11 +103,31 @@ def run(cell: str, source: str, out: Path, calibration: Path | None) -> None:
         about = {"cpu_seconds": clock, "bits": result.bits_per_weight}
         about["layer_error"] = float(np.mean([row.error for row in result.reports]))
         (out / "nll" / f"{name}.json").write_text(json.dumps(about))
-    nll = token_nll(model, test)
-    scratch = target.with_suffix(".part.npy")
+    keep(name, token_nll(model, test), out)
+    print(f"{name}: {clock:.0f} CPU s", flush=True)
+
+
+def keep(name: str, nll: np.ndarray, out: Path) -> None:
+    scratch = out / "nll" / f"{name}.part.npy"
     np.save(scratch, nll)
-    scratch.replace(target)
-    print(f"{name}: perplexity {np.exp(nll.mean()):.2f}, {clock:.0f} CPU s", flush=True)
+    scratch.replace(out / "nll" / f"{name}.npy")
+    print(f"{name}: perplexity {np.exp(nll.mean()):.2f}", flush=True)
+
+
+def score_peers(source: str, out: Path) -> None:
+    """Put the weights that peers left into the model, one file after the other; all layers must be there."""
+    test = torch.from_numpy(np.load(out / "test.npy"))
+    model = load_model(source)
+    layers = [name for name in model.state_dict() if name.endswith("_proj.weight")]
+    for file in sorted((out / "peers").glob("*.safetensors")):
+        if (out / "nll" / f"{file.stem}.npy").exists():
+            continue
+        with safe_open(file, "pt") as stored:
+            about = json.loads((stored.metadata() or {}).get("about", "{}"))
+            weights = {name: stored.get_tensor(name).float() for name in layers}
+        model.load_state_dict(weights, strict=False)
+        (out / "nll" / f"{file.stem}.json").write_text(json.dumps(about))
+        keep(file.stem, token_nll(model, test), out)
 
 
 def table(out: Path) -> None:
@@ -120,6 +147,12 @@ def table(out: Path) -> None:
             if a in cells and b in cells:
                 paired = paired_difference(cells[a], cells[b])
                 print(f"| {a} | {b} | {paired.mean:+.4f} ({paired.standard_error:.4f}) | {paired.z:+.1f} |")
+    print("\n| ours | against | nats a token (s.e.) | in s.e. |\n| --- | --- | --- | --- |")
+    for scheme in SCHEMES:
+        ours = next((f"{scheme}-{name}" for name in OURS if f"{scheme}-{name}" in cells), None)
+        for other in (name for name in cells if name.startswith(scheme) and ours not in (None, name)):
+            paired = paired_difference(cells[ours], cells[other])
+            print(f"| {ours} | {other} | {paired.mean:+.4f} ({paired.standard_error:.4f}) | {paired.z:+.1f} |")
     print(timing.Machine.here("quantease", "torch", "transformers"))
 
 

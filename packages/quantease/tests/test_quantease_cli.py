@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from quantease.cli import main
 from quantease.plots import draw_report
+from quantease_cases import tiny
 
 
 def test_the_readme_example_runs_as_written(capsys) -> None:
@@ -30,6 +31,44 @@ def test_layer_prints_every_method(tmp_path: Path, capsys) -> None:
     np.save(tmp_path / "x.npy", rng.normal(size=(200, 15)))
     assert main(["layer", str(tmp_path / "w.npy"), str(tmp_path / "x.npy")]) == 3
     assert "must be (tokens, p)" in capsys.readouterr().err
+
+
+def _saved_model(folder: Path) -> Path:
+    """A tiny model with a tokenizer of numbered words."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(WordLevel({f"w{i}": i for i in range(100)}, unk_token="w0"))
+    words.pre_tokenizer = Whitespace()
+    tiny("llama").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0").save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:.*calibration tokens are fewer:quantease.CalibrationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_quantize_eval_and_compare_a_model_on_disk(tmp_path: Path, capsys) -> None:
+    source, text = _saved_model(tmp_path / "model"), tmp_path / "t.txt"
+    text.write_text(" ".join(f"w{i}" for i in np.random.default_rng(0).integers(0, 100, 400)))
+    cut = ["--length", "32", "--windows", "6"]
+    arguments = ["--calib", str(text), *cut, "--bits", "3", "--group-size", "16"]
+    out, work = tmp_path / "out", tmp_path / "work"
+    command = ["quantize", str(source), str(out), *arguments, "--drift-windows", "2", "--work", str(work)]
+    assert main(command) == 0
+    assert "21 layers at 4.188 bits a weight" in capsys.readouterr().out  # 3 + (16 + 3) / 16
+    assert main(["inspect", str(work)]) == 0
+    assert "12 problems" in capsys.readouterr().out
+    assert main(["eval", str(out), "--text", str(text), *cut, "--against", str(source)]) == 0
+    said = capsys.readouterr().out
+    perplexities = [float(value) for value in re.findall(r"perplexity ([\d.]+)", said)]
+    (paired,) = re.findall(r"difference (\S+) nats", said)
+    assert float(paired) == pytest.approx(np.log(perplexities[0] / perplexities[1]), abs=2e-3)
+    compare = ["compare", str(source), *arguments, "--text", str(text), "--test-windows", "4", "--methods"]
+    assert main([*compare, "rtn", "quantease"]) == 0
+    errors = dict(re.findall(r"^(\w+): .*mean layer error (\S+);", capsys.readouterr().out, flags=re.MULTILINE))
+    assert float(errors["quantease"]) < float(errors["rtn"])
 
 
 def test_unusable_input_is_one_line_and_code_three(tmp_path: Path, capsys) -> None:

@@ -7,12 +7,13 @@ import pytest
 import torch
 from oracles import quantease_by_entry as oracle
 from quantease import LayerError, OutlierConfig, QuantizationScheme, SchemeError, SolverConfig, quantize_layer
-from quantease.coordinate_descent import certify, coordinate_descent, objective
-from quantease.gptq import gptq
-from quantease.grid import fit_grid
-from quantease.layer import _regularise
+from quantease.coordinate_descent import _by_column, certify, coordinate_descent, objective
+from quantease.gptq import _block_by_column, gptq, upper_factor
+from quantease.grid import _minmax, _search, _search_in_tensors, fit_grid
+from quantease.layer import _regularise, _start
 from quantease.outliers import choose_outliers, polish
 from quantease.paper import published
+from quantease.refit import refit_scales
 from quantease_cases import layer
 
 SWEEPS_TO_CONVERGE = 200
@@ -33,30 +34,87 @@ def _parts(seed: int):
 
 @pytest.mark.parametrize("seed", range(50))
 def test_codes_equal_the_per_entry_oracle_and_no_single_move_improves(seed: int, monkeypatch) -> None:
-    monkeypatch.setattr("quantease.coordinate_descent.BLOCK_COLUMNS", 5)
     monkeypatch.setattr("quantease.gptq.BLOCK_COLUMNS", 7)
     weight, sigma, grid, order = _parts(seed)
     numbers = (grid.scale.numpy(), grid.zero.numpy(), grid.group_size, grid.largest_code, sigma.numpy())
-    start, _ = gptq(weight, grid, sigma, order)
+    start, _ = gptq(weight, grid, upper_factor(sigma[order][:, order]), order)
     np.testing.assert_array_equal(start.numpy(), oracle.gptq(weight.numpy(), *numbers, order.numpy()))
 
-    codes, _, history = coordinate_descent(weight, start, grid, sigma, order, SWEEPS_TO_CONVERGE)
+    found = coordinate_descent(weight, start, grid, sigma, order, SWEEPS_TO_CONVERGE)
+    codes, history = found.codes, found.history
     expected = oracle.coordinate_descent(weight.numpy(), start.numpy(), *numbers, order.numpy(), SWEEPS_TO_CONVERGE)
     np.testing.assert_array_equal(codes.numpy(), expected)
     assert all(later <= earlier * (1 + 1e-12) for earlier, later in itertools.pairwise(history))
     assert history[-1] == pytest.approx(oracle.objective(weight.numpy(), grid.decode(codes).numpy(), sigma.numpy()))
-    assert certify(weight, codes, grid, sigma).improving_moves == 0
+    assert certify(found.gradient, codes, grid, sigma).improving_moves == 0
     assert oracle.improving_moves(weight.numpy(), codes.numpy(), *numbers) == 0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_tensor_form_gives_the_codes_of_the_row_form(seed: int, monkeypatch) -> None:
+    """What runs on other devices, run here: grid, GPTQ and descent, with and without free entries."""
+    monkeypatch.setattr("quantease.coordinate_descent.BLOCK_COLUMNS", 5)
+    weight, sigma, grid, order = _parts(seed)
+    factor = upper_factor(sigma[order][:, order])
+    free = choose_outliers(weight, sigma.diagonal(), OutlierConfig(0.1)) if seed % 2 else None
+    rows = gptq(weight, grid, factor, order, free)
+    found = coordinate_descent(weight, rows[0], grid, sigma, order, 7, free, rows[1])
+    monkeypatch.setattr("quantease.gptq._block_by_row", _block_by_column)
+    monkeypatch.setattr("quantease.coordinate_descent._by_row", _by_column)
+    columns = gptq(weight, grid, factor, order, free)
+    other = coordinate_descent(weight, columns[0], grid, sigma, order, 7, free, columns[1])
+    assert torch.equal(rows[0], columns[0])
+    torch.testing.assert_close(rows[1], columns[1])
+    assert torch.equal(found.codes, other.codes)
+    torch.testing.assert_close(found.gradient, other.gradient)
+    assert found.history == pytest.approx(other.history, rel=1e-10)
+
+
+@pytest.mark.parametrize(("group", "symmetric"), [(None, False), (None, True), (8, False)])
+def test_grid_search_in_tensors_gives_the_grid_of_the_row_form(group, symmetric: bool) -> None:
+    weight, hessian = layer(12, 24, seed=1)
+    scheme = QuantizationScheme(3, group, symmetric)
+    grouped = weight.reshape(-1, group or 24)
+    importance = hessian.diagonal().reshape(-1, group or 24).contiguous()
+    widest, middle = _minmax(grouped, scheme)
+    compiled = _search(grouped, importance, widest, middle, scheme)
+    tensors = _search_in_tensors(grouped, importance, widest, middle, scheme)
+    torch.testing.assert_close(compiled[0], tensors[0])
+    assert torch.equal(compiled[1], tensors[1])
+
+
+def test_gptq_knows_the_objective_of_every_row() -> None:
+    weight, sigma, grid, order = _parts(4)
+    start = _start(grid, weight, upper_factor(sigma[order][:, order]), order, None)
+    torch.testing.assert_close(start.error, objective(weight, grid.decode(start.codes), sigma))
+
+
+def test_refitted_scales_solve_the_normal_equations_and_carry_the_gradient() -> None:
+    weight, hessian = layer(6, 24, seed=2)
+    sigma = hessian / hessian.diagonal().mean()
+    for group in (None, 8):
+        scheme = QuantizationScheme(3, group, scale_dtype="float32")
+        grid = fit_grid(weight, scheme, "minmax", sigma.diagonal())
+        start = coordinate_descent(weight, grid.encode(weight), grid, sigma, torch.arange(24), 0)
+        refitted, gradient = refit_scales(weight, weight @ sigma, start, grid, sigma, scheme)
+        assert bool((refitted.scale != grid.scale).any(1).all())
+        residual = weight - refitted.decode(start.codes)
+        integers = (start.codes - grid.columns()[1]).reshape(6, -1, group or 24)
+        slope = ((residual @ sigma).reshape(integers.shape) * integers).sum(2)
+        assert float(slope.abs().max()) < 1e-4 * float((weight @ sigma).abs().max())
+        if group is None:
+            torch.testing.assert_close(gradient, residual @ sigma)
 
 
 def test_certificate_counts_the_moves_that_the_oracle_finds() -> None:
     weight, sigma, grid, _ = _parts(3)
     codes = grid.encode(weight)
+    gradient = (weight - grid.decode(codes)) @ sigma
     numbers = (grid.scale.numpy(), grid.zero.numpy(), grid.group_size, grid.largest_code, sigma.numpy())
     moves = sum(
-        certify(weight[i : i + 1], codes[i : i + 1], _row(grid, i), sigma).improving_moves for i in range(len(weight))
+        certify(gradient[i : i + 1], codes[i : i + 1], _row(grid, i), sigma).improving_moves for i in range(len(weight))
     )
-    assert certify(weight, codes, grid, sigma).improving_moves == moves > 0
+    assert certify(gradient, codes, grid, sigma).improving_moves == moves > 0
     improvable = oracle.improving_moves(weight.numpy(), codes.numpy(), *numbers)
     assert improvable >= moves  # an entry may have several better codes; the certificate counts the entry
 
@@ -102,7 +160,7 @@ def test_brute_force_two_bits_six_inputs() -> None:
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_grid_is_what_is_exported_and_weighting_lowers_the_weighted_error(bits: int, symmetric: bool) -> None:
-    weight, hessian = layer(6, 32, seed=bits)
+    weight, hessian = layer(64, 32, seed=bits)
     scheme = QuantizationScheme(bits, 16, symmetric)
     diagonal = hessian.diagonal()
     errors = {}

@@ -125,7 +125,7 @@ def _settings(
     solver = SolverConfig(
         method,  # type: ignore[arg-type]
         grid="minmax" if method in ("rtn", "paper") else "weighted",
-        sweeps=30 if published else 5,
+        sweeps=30 if published else 50,
         ridge=arguments.ridge,
     )
     fraction = getattr(arguments, "outliers", None)

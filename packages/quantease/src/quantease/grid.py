@@ -2,24 +2,29 @@
 
     Q(x) = s (clamp(round(x / s) + z, 0, 2^b - 1) - z)
 
-The range [min(0, min w), max(0, max w)] is shrunk by the factor that minimises sum_j d_j (w_j - Q(w_j))^2 with d = 1
-("mse") or d = diag(Sigma) ("weighted"); "minmax" leaves it. Scales are rounded to the export type before any error is
-taken, so that the grid searched over is the grid exported.
+Scale and zero start from the range [min(0, min w), max(0, max w)] ("minmax"). "mse" and "weighted" look for the
+smallest sum_j d_j (w_j - Q(w_j))^2 over shrunk scales and neighbouring zeros, then take the least-squares scale of the
+codes found, with d = 1 and d = diag(Sigma). (The part of Sigma_jj that later columns cannot absorb, R_jj^2 in ``gptq``,
+gives a lower layer error and a worse model: its large errors in strong inputs cancel on calibration inputs alone.)
+Scales are rounded to the export type before any weight is coded.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from quantease.kernels import search_grid
 from quantease.scheme import GridSearch, QuantizationScheme
 
-__all__ = ["Grid", "fit_grid"]
+__all__ = ["Grid", "fit_grid", "round_scale"]
 
-SHRINK_STEPS = 40
-SMALLEST_SHRINK = 0.25
+SHRINKS = [0.92**step for step in range(-1, 17)]  # 1.09 to 0.26
+ZERO_STEPS = [0, -1, 1]
+LEAST_SQUARES_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -51,20 +56,22 @@ class Grid:
 
     def encode(self, weight: Tensor) -> Tensor:
         """Nearest code of every entry, as floats of shape (q, p)."""
-        scale, zero = self.columns()
-        return (torch.round(weight / scale) + zero).clamp_(0, self.largest_code)
+        position = self._by_group(weight) / self.scale[:, :, None]
+        return position.round_().add_(self.zero[:, :, None]).clamp_(0, self.largest_code).reshape(weight.shape)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Grid value of every code, shape (q, p)."""
-        scale, zero = self.columns()
-        return (codes - zero) * scale
+        return (self._by_group(codes) - self.zero[:, :, None]).mul_(self.scale[:, :, None]).reshape(codes.shape)
+
+    def _by_group(self, entries: Tensor) -> Tensor:
+        return entries.reshape(len(entries), -1, self.group_size)
 
 
 def fit_grid(
     weight: Tensor,
     scheme: QuantizationScheme,
     search: GridSearch,
-    diagonal: Tensor,
+    importance: Tensor,
     keep: Tensor | None = None,
 ) -> Grid:
     """Choose scale and zero of every row or group.
@@ -74,8 +81,8 @@ def fit_grid(
     weight : Tensor of shape (q, p)
     scheme : QuantizationScheme
     search : {"weighted", "mse", "minmax"}
-    diagonal : Tensor of shape (p,)
-        diag(Sigma), the weights of "weighted".
+    importance : Tensor of shape (p,)
+        The weights d of "weighted".
     keep : Tensor of shape (q, p), bool, optional
         Entries that the grid must serve; outliers are left out of range and error.
 
@@ -85,28 +92,19 @@ def fit_grid(
     """
     q, p = weight.shape
     size = p if scheme.group_size is None else scheme.group_size
-    grouped = weight.reshape(q, p // size, size)
-    served = torch.ones_like(grouped) if keep is None else keep.reshape(grouped.shape).to(weight.dtype)
-    grouped = grouped * served
-    low = grouped.amin(2).clamp_(max=0)
-    high = grouped.amax(2).clamp_(min=0)
-    empty = (low == 0) & (high == 0)
-    low, high = torch.where(empty, -1.0, low), torch.where(empty, 1.0, high)
-    scale, zero = _affine(low, high, scheme)
-    if search == "minmax":
-        return Grid(scale, zero, size, scheme.bits)
-
-    importance = diagonal.reshape(1, p // size, size) if search == "weighted" else torch.ones_like(diagonal)
-    importance = served * importance.reshape(1, p // size, size)
-    best = _error(grouped, importance, scale, zero, scheme)
-    for step in range(1, SHRINK_STEPS):
-        shrink = 1 - (1 - SMALLEST_SHRINK) * step / SHRINK_STEPS
-        candidate_scale, candidate_zero = _affine(low * shrink, high * shrink, scheme)
-        error = _error(grouped, importance, candidate_scale, candidate_zero, scheme)
-        better = error < best
-        best = torch.where(better, error, best)
-        scale, zero = torch.where(better, candidate_scale, scale), torch.where(better, candidate_zero, zero)
-    return Grid(scale, zero, size, scheme.bits)
+    served = weight if keep is None else weight * keep
+    grouped = served.reshape(-1, size)
+    scale, zero = _minmax(grouped, scheme)
+    if search != "minmax":
+        shared = importance if search == "weighted" else torch.ones_like(importance)
+        shared = shared.to(weight.dtype).reshape(-1, size)
+        if keep is not None:
+            shared = (shared.reshape(1, p) * keep).reshape(-1, size)
+        found = _search(grouped.contiguous(), shared.contiguous(), scale, zero, scheme)
+        candidate = round_scale(found[0], scheme)
+        better = _error(grouped, shared, candidate, found[1], scheme) < _error(grouped, shared, scale, zero, scheme)
+        scale, zero = torch.where(better, candidate, scale), torch.where(better, found[1], zero)
+    return Grid(scale.reshape(q, -1), zero.reshape(q, -1), size, scheme.bits)
 
 
 def round_scale(scale: Tensor, scheme: QuantizationScheme) -> Tensor:
@@ -115,8 +113,12 @@ def round_scale(scale: Tensor, scheme: QuantizationScheme) -> Tensor:
     return scale.clamp(min=torch.finfo(exported).tiny).to(exported).to(scale.dtype)
 
 
-def _affine(low: Tensor, high: Tensor, scheme: QuantizationScheme) -> tuple[Tensor, Tensor]:
-    """Scale and zero of the range [low, high] that includes 0."""
+def _minmax(grouped: Tensor, scheme: QuantizationScheme) -> tuple[Tensor, Tensor]:
+    """Scale and zero, each (rows,), of the range of every row with 0 in it; an empty row gets [-1, 1]."""
+    low, high = (bound.clone() for bound in grouped.aminmax(dim=1))
+    low, high = low.clamp_(max=0), high.clamp_(min=0)
+    empty = (low == 0) & (high == 0)
+    low, high = torch.where(empty, -1.0, low), torch.where(empty, 1.0, high)
     largest = scheme.levels - 1
     if scheme.symmetric:
         scale = round_scale(2 * torch.maximum(-low, high) / largest, scheme)
@@ -125,8 +127,62 @@ def _affine(low: Tensor, high: Tensor, scheme: QuantizationScheme) -> tuple[Tens
     return scale, torch.round(-low / scale).clamp_(0, largest)
 
 
+def _search(
+    grouped: Tensor, importance: Tensor, widest: Tensor, middle: Tensor, scheme: QuantizationScheme
+) -> tuple[Tensor, Tensor]:
+    """Scale and zero of the smallest weighted error; ``importance`` (groups a row, size) or one row a row."""
+    if grouped.device.type != "cpu":
+        return _search_in_tensors(grouped, importance, widest, middle, scheme)
+    scale, zero = widest.clone(), middle.clone()
+    kind = grouped.numpy().dtype
+    steps, shrinks = np.array(_zero_steps(scheme), kind), np.array(SHRINKS, kind)
+    fixed = (steps, shrinks, LEAST_SQUARES_ROUNDS, kind.type(scheme.levels - 1))
+    search_grid(grouped.numpy(), importance.numpy(), scale.numpy(), zero.numpy(), *fixed)
+    return scale, zero
+
+
+def _search_in_tensors(
+    grouped: Tensor, importance: Tensor, widest: Tensor, middle: Tensor, scheme: QuantizationScheme
+) -> tuple[Tensor, Tensor]:
+    """The same, all rows at once."""
+    scale, zero = widest, middle
+    best = _error(grouped, importance, scale, zero, scheme)
+    for step in _zero_steps(scheme):
+        candidate = middle + step
+        inside = (candidate >= 0) & (candidate <= scheme.levels - 1)
+        for shrink in SHRINKS:
+            error = _error(grouped, importance, widest * shrink, candidate, scheme)
+            better = inside & (error < best)
+            best = torch.where(better, error, best)
+            scale, zero = torch.where(better, widest * shrink, scale), torch.where(better, candidate, zero)
+    for _ in range(LEAST_SQUARES_ROUNDS):
+        refit = _least_squares_scale(grouped, importance, scale, zero, scheme)
+        error = _error(grouped, importance, refit, zero, scheme)
+        scale, best = torch.where(error < best, refit, scale), torch.minimum(error, best)
+    return scale, zero
+
+
+def _zero_steps(scheme: QuantizationScheme) -> list[int]:
+    return [0] if scheme.symmetric else ZERO_STEPS
+
+
+def _weigh(squares: Tensor, importance: Tensor) -> Tensor:
+    """sum_j d_j x_j of every row; rows of ``importance`` repeat."""
+    groups, size = importance.shape
+    return (squares.reshape(-1, groups, size) * importance).sum(2).flatten()
+
+
 def _error(grouped: Tensor, importance: Tensor, scale: Tensor, zero: Tensor, scheme: QuantizationScheme) -> Tensor:
-    """sum_j d_j (w_j - Q(w_j))^2 of every row and group."""
-    offset = grouped / scale[:, :, None]
-    residual = offset.round().clamp_(-zero[:, :, None], scheme.levels - 1 - zero[:, :, None]).sub_(offset)
-    return residual.square_().mul_(importance).sum(2) * scale.square()
+    """sum_j d_j (w_j - Q(w_j))^2 of every row."""
+    offset = grouped / scale[:, None]
+    residual = offset.round().clamp_(-zero[:, None], scheme.levels - 1 - zero[:, None]).sub_(offset)
+    return _weigh(residual.square_(), importance) * scale.square()
+
+
+def _least_squares_scale(
+    grouped: Tensor, importance: Tensor, scale: Tensor, zero: Tensor, scheme: QuantizationScheme
+) -> Tensor:
+    """The scale that serves best the codes that ``scale`` gives."""
+    integers = (grouped / scale[:, None]).round().clamp_(-zero[:, None], scheme.levels - 1 - zero[:, None])
+    across, along = _weigh(grouped * integers, importance), _weigh(integers.square(), importance)
+    return torch.where((along > 0) & (across > 0), across / along, scale)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from quantease.coordinate_descent import Certificate, certify, coordinate_descent, objective
 from quantease.errors import LayerError
-from quantease.gptq import gptq
+from quantease.gptq import gptq, upper_factor
 from quantease.grid import Grid, fit_grid
 from quantease.outliers import SparseWeights, choose_outliers, polish
 from quantease.paper import published, published_with_outliers
@@ -28,8 +28,7 @@ from quantease.scheme import OutlierConfig, QuantizationScheme, SolverConfig
 
 __all__ = ["LayerResult", "quantize_layer", "split_rows"]
 
-SWEEPS_AFTER_REFIT = 2
-GROUP_REFIT_ROUNDS = 2
+REFIT_ROUNDS = 2
 DEAD_RELATIVE = 1e-10
 ASYMMETRY = 1e-4
 
@@ -89,12 +88,19 @@ class LayerResult:
 
 @dataclass(frozen=True)
 class _Solution:
-    """One solver's answer, in the working type."""
+    """One solver's answer, in the working type.
+
+    ``settled``: no code changed in the last sweep; ``pulled``: target @ sigma, where it was needed; ``gradient``:
+    (target - approximation) @ sigma in float64, where it is known.
+    """
 
     codes: Tensor
     grid: Grid
     values: Tensor | None
     history: tuple[float, ...] = ()
+    settled: bool = False
+    pulled: Tensor | None = None
+    gradient: Tensor | None = None
 
     def approximation(self, free: Tensor | None) -> Tensor:
         dense = self.grid.decode(self.codes)
@@ -158,6 +164,8 @@ def quantize_layer(
         pulled.diagonal().add_(ridge)
         target = torch.linalg.solve(sigma, (target @ pulled).T).T
     solution, free = _solve(target.to(working), sigma.to(working), scheme, solver, outliers)
+    if solution.settled and working == torch.float32:
+        solution = _settle(solution, target, sigma, solver)
     return _result(solution, free, target, moment, sigma, scheme, outliers)
 
 
@@ -168,13 +176,13 @@ def _solve(
         codes, grid, support, sparse = published_with_outliers(target, sigma, scheme, outliers, solver.sweeps)
         return _Solution(codes, grid, sparse + grid.decode(codes)), support
     free = None if outliers is None else choose_outliers(target, sigma.diagonal(), outliers)
-    grid = fit_grid(target, scheme, solver.grid, sigma.diagonal(), None if free is None else ~free)
-    if solver.method == "paper":
-        return _Solution(published(target, grid, sigma, solver.sweeps), grid, None), None
-    if solver.method == "rtn":
+    if solver.method in ("paper", "rtn"):
+        grid = fit_grid(target, scheme, solver.grid, sigma.diagonal(), None if free is None else ~free)
+        if solver.method == "paper":
+            return _Solution(published(target, grid, sigma, solver.sweeps), grid, None), None
         return _Solution(grid.encode(target), grid, target), free
     solutions = [
-        _from_start(target, sigma, grid, scheme, solver, order, free)
+        _from_start(target, sigma, scheme, solver, order, free)
         for order in _orders(sigma.diagonal(), solver.order, solver.starts)
     ]
     return _best_rows(solutions, target, sigma, free), free
@@ -183,28 +191,79 @@ def _solve(
 def _from_start(
     target: Tensor,
     sigma: Tensor,
-    grid: Grid,
     scheme: QuantizationScheme,
     solver: SolverConfig,
     order: Tensor,
     free: Tensor | None,
 ) -> _Solution:
-    """GPTQ in one order; then sweeps, scale refits and the least squares of the outliers."""
-    start, kept = gptq(target, grid, sigma, order, free)
+    """One visiting order, from the grid to the least squares of the outliers.
+
+    The grid is fitted to the weights, then once more to the values that GPTQ rounded on it, which carry the errors of
+    earlier columns; each row keeps the better of the two. Then sweeps, and scale refits followed by sweeps.
+    """
+    factor = upper_factor(sigma[order][:, order])
+    keep = None if free is None else ~free
+    start = _start(fit_grid(target, scheme, solver.grid, sigma.diagonal(), keep), target, factor, order, free)
+    if solver.grid != "minmax":
+        again = fit_grid(start.rounded, scheme, solver.grid, sigma.diagonal(), keep)
+        start = _better_rows(start, _start(again, target, factor, order, free))
+    grid, kept = start.grid, None if free is None else start.rounded
     if solver.method == "gptq":
-        return _Solution(start, grid, kept)
-    codes, values, history = coordinate_descent(target, start, grid, sigma, order, solver.sweeps, free, kept)
-    rounds = solver.refit_rounds
+        return _Solution(start.codes, grid, kept)
+    found = coordinate_descent(target, start.codes, grid, sigma, order, solver.sweeps, free, kept)
+    history, rounds = found.history, solver.refit_rounds
     if rounds is None:
-        rounds = 0 if scheme.group_size is None else GROUP_REFIT_ROUNDS
+        rounds = 0 if solver.grid == "minmax" else REFIT_ROUNDS
+    pulled = target @ sigma
     for _ in range(rounds):
-        grid = refit_scales(target, codes, grid, sigma, scheme, free, values)
-        codes, values, later = coordinate_descent(target, codes, grid, sigma, order, SWEEPS_AFTER_REFIT, free, values)
-        history += later
-    solution = _Solution(codes, grid, values, history)
+        grid, gradient = refit_scales(target, pulled, found, grid, sigma, scheme, free)
+        found = coordinate_descent(target, found.codes, grid, sigma, order, solver.sweeps, free, found.values, gradient)
+        history += found.history
+    settled = free is None and len(found.history) <= solver.sweeps
+    solution = _Solution(found.codes, grid, found.values, history, settled, pulled)
     if free is not None:
         solution = replace(solution, values=polish(target, solution.approximation(free), sigma, free))
     return solution
+
+
+@dataclass(frozen=True)
+class _Start:
+    """GPTQ on one grid: codes, the values that were rounded, and f of every row."""
+
+    grid: Grid
+    codes: Tensor
+    rounded: Tensor
+    error: Tensor
+
+
+def _start(grid: Grid, target: Tensor, factor: Tensor, order: Tensor, free: Tensor | None) -> _Start:
+    codes, rounded = gptq(target, grid, factor, order, free)
+    costs = torch.empty_like(factor[0])
+    costs[order] = factor.diagonal().square()
+    missed = (rounded - grid.decode(codes)).square_().mul_(costs)
+    if free is not None:
+        missed.masked_fill_(free, 0)
+    return _Start(grid, codes, rounded, missed.sum(1))
+
+
+def _better_rows(first: _Start, second: _Start) -> _Start:
+    better = (second.error < first.error)[:, None]
+    scale = torch.where(better, second.grid.scale, first.grid.scale)
+    zero = torch.where(better, second.grid.zero, first.grid.zero)
+    return _Start(
+        replace(first.grid, scale=scale, zero=zero),
+        torch.where(better, second.codes, first.codes),
+        torch.where(better, second.rounded, first.rounded),
+        torch.minimum(first.error, second.error),
+    )
+
+
+def _settle(solution: _Solution, target: Tensor, sigma: Tensor, solver: SolverConfig) -> _Solution:
+    """Descend once more in float64, for the few codes that float32 leaves at a near tie."""
+    grid = replace(solution.grid, scale=solution.grid.scale.double(), zero=solution.grid.zero.double())
+    order = _orders(sigma.diagonal(), solver.order, 1)[0]
+    found = coordinate_descent(target, solution.codes.double(), grid, sigma, order, solver.sweeps)
+    return replace(solution, codes=found.codes, grid=grid, gradient=found.gradient)
 
 
 def _best_rows(solutions: list[_Solution], target: Tensor, sigma: Tensor, free: Tensor | None) -> _Solution:
@@ -218,16 +277,14 @@ def _best_rows(solutions: list[_Solution], target: Tensor, sigma: Tensor, free: 
         better = (error < lowest)[:, None]
         lowest = torch.minimum(error, lowest)
         scale = torch.where(better, other.grid.scale, best.grid.scale)
+        zero = torch.where(better, other.grid.zero, best.grid.zero)
         values = None
         if best.values is not None and other.values is not None:
             values = torch.where(better, other.values, best.values)
-        best = _Solution(torch.where(better, other.codes, best.codes), replace(best.grid, scale=scale), values)
-    energy = float(objective(target, torch.zeros_like(target), sigma).sum())
-    return (
-        replace(best, history=(min(s.history[0] for s in solutions if s.history), float(lowest.sum())))
-        if (energy and solutions[0].history)
-        else best
-    )
+        codes = torch.where(better, other.codes, best.codes)
+        best = replace(best, codes=codes, grid=replace(best.grid, scale=scale, zero=zero), values=values)
+    history = (min(s.history[0] for s in solutions), float(lowest.sum())) if best.history else ()
+    return replace(best, history=history, settled=all(s.settled for s in solutions))
 
 
 def _orders(diagonal: Tensor, order: str, starts: int) -> list[Tensor]:
@@ -251,7 +308,6 @@ def _result(
     outliers: OutlierConfig | None,
 ) -> LayerResult:
     grid, codes, sparse = solution.grid, solution.codes, None
-    energy = float(objective(target, torch.zeros_like(target), sigma).sum())
     if free is not None and outliers is not None and solution.values is not None:
         codes = torch.where(free, grid.columns()[1], codes)
         rows, columns = free.nonzero(as_tuple=True)
@@ -264,12 +320,24 @@ def _result(
         scheme=scheme,
         sparse=sparse,
         error=0.0,
-        history=tuple(value / energy for value in solution.history) if energy else (),
-        certificate=certify(target, codes, grid, sigma, free, solution.values),
+        history=(),
+        certificate=Certificate(0, 0.0),
     )
-    raw = float(objective(target, torch.zeros_like(target), moment).sum())
-    left = float(objective(target, result.dequantize(torch.float64), moment).sum())
-    return replace(result, error=left / raw if raw else 0.0)
+    residual = target - result.dequantize(torch.float64)
+    gradient = residual @ sigma if solution.gradient is None else solution.gradient
+    working = solution.codes.dtype
+    pulled = target.to(working) @ sigma.to(working) if solution.pulled is None else solution.pulled
+    # what ridge and silent inputs added to the diagonal is taken off again
+    added = (sigma.diagonal() - moment.diagonal()).clamp_(min=0)
+    energy = float((pulled * target).sum())
+    raw = energy - float((target.square() * added).sum())
+    left = float((gradient * residual).sum()) - float((residual.square() * added).sum())
+    return replace(
+        result,
+        error=max(left, 0.0) / raw if raw > 0 else 0.0,
+        history=tuple(value / energy for value in solution.history) if energy else (),
+        certificate=certify(gradient, codes.double(), grid, sigma, free),
+    )
 
 
 def _regularise(moment: Tensor, ridge: float) -> Tensor:

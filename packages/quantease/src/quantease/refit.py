@@ -2,9 +2,10 @@
 
 With integers c = code - zero, row i of What is sum_g s_ig c_ig and f is quadratic in the scales s_i:
 
-    A_gh = c_ig Sigma_gh c_ih^T,   b_g = c_ig Sigma_g: w_i^T,   A s = b
+    f = s^T A s - 2 b^T s + constant,    A_gh = c_ig Sigma_gh c_ih^T,    b_g = c_ig Sigma_g: w_i^T,    A s = b
 
-solved for each row; a row takes its new scales, rounded to the export type, only where f falls.
+solved for each row; a row takes its new scales, rounded to the export type, only where f falls. With one scale a row
+c Sigma = (W Sigma - G) / s is known from the gradient G = (W - What) Sigma, and no product of matrices is needed.
 
 Source: textbook normal equations of weighted least squares.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quantease.coordinate_descent import objective
+from quantease.coordinate_descent import Descent
 from quantease.grid import Grid, round_scale
 from quantease.scheme import QuantizationScheme
 
@@ -25,49 +26,91 @@ JITTER = 1e-6
 
 def refit_scales(
     target: Tensor,
-    codes: Tensor,
+    pulled: Tensor,
+    found: Descent,
     grid: Grid,
     sigma: Tensor,
     scheme: QuantizationScheme,
     free: Tensor | None = None,
-    values: Tensor | None = None,
-) -> Grid:
-    """Scales that lower f row by row; ``target`` of shape (q, p), ``codes`` integers as floats.
+) -> tuple[Grid, Tensor | None]:
+    """Scales that lower f row by row.
+
+    Parameters
+    ----------
+    target : Tensor of shape (q, p)
+    pulled : Tensor of shape (q, p)
+        target @ sigma.
+    found : Descent
+        Codes, values of free entries and gradient under ``grid``.
+    grid : Grid
+    sigma : Tensor of shape (p, p)
+    scheme : QuantizationScheme
+    free : Tensor of shape (q, p), bool, optional
 
     Returns
     -------
-    Grid
+    grid : Grid
         With the zeros as they were.
+    gradient : Tensor of shape (q, p) or None
+        Under the new scales, where it comes for nothing.
     """
+    if scheme.group_size is None and free is None:
+        return _one_scale_a_row(pulled, found, grid, scheme)
+    return _scales_of_groups(target, pulled, found, grid, sigma, scheme, free), None
+
+
+def _one_scale_a_row(
+    pulled: Tensor, found: Descent, grid: Grid, scheme: QuantizationScheme
+) -> tuple[Grid, Tensor | None]:
+    integers = found.codes - grid.zero
+    product = (pulled - found.gradient).div_(grid.scale)  # c Sigma
+    normal = (integers * product).sum(1, keepdim=True, dtype=torch.float64)
+    right = (integers * pulled).sum(1, keepdim=True, dtype=torch.float64)
+    chosen = _accept(normal[:, None], right, grid.scale, scheme)
+    return _with(grid, chosen), product.mul_(grid.scale - chosen).add_(found.gradient)
+
+
+def _scales_of_groups(
+    target: Tensor,
+    pulled: Tensor,
+    found: Descent,
+    grid: Grid,
+    sigma: Tensor,
+    scheme: QuantizationScheme,
+    free: Tensor | None,
+) -> Grid:
     q, p = target.shape
     groups = p // grid.group_size
-    integers = codes - grid.columns()[1]
-    fixed = torch.zeros_like(target)
-    if free is not None and values is not None:
+    integers = found.codes - grid.columns()[1]
+    if free is not None and found.values is not None:
         integers = integers.masked_fill(free, 0)
-        fixed = torch.where(free, values, fixed)
+        pulled = pulled - found.values.masked_fill(~free, 0) @ sigma
     by_group = integers.reshape(q, groups, grid.group_size)
-    right = ((target - fixed) @ sigma).reshape(q, groups, grid.group_size).mul(by_group).sum(2)
-    normal = torch.empty(q, groups, groups, dtype=target.dtype, device=target.device)
+    right = pulled.reshape(q, groups, grid.group_size).mul(by_group).sum(2, dtype=torch.float64)
+    normal = torch.empty(q, groups, groups, dtype=torch.float64, device=target.device)
     for g in range(groups):
         columns = slice(g * grid.group_size, (g + 1) * grid.group_size)
-        pulled = integers[:, columns] @ sigma[columns]
-        normal[:, g] = pulled.reshape(q, groups, grid.group_size).mul_(by_group).sum(2)
+        product = integers[:, columns] @ sigma[columns]
+        normal[:, g] = product.reshape(q, groups, grid.group_size).mul_(by_group).sum(2)
+    return _with(grid, _accept(normal, right, grid.scale, scheme))
+
+
+def _accept(normal: Tensor, right: Tensor, scale: Tensor, scheme: QuantizationScheme) -> Tensor:
+    """Solve A s = b for each row; keep the old scales of rows that do not gain."""
     diagonal = normal.diagonal(dim1=1, dim2=2)
     # a group whose codes are all zero has no say: keep its scale
     unused = diagonal <= 0
-    normal.diagonal(dim1=1, dim2=2).add_(torch.where(unused, 1.0, JITTER * diagonal))
-    solved = torch.linalg.solve(normal.double(), right.double().unsqueeze(2)).squeeze(2).to(target.dtype)
+    damped = normal + torch.diag_embed(torch.where(unused, 1.0, JITTER * diagonal))
+    solved = torch.linalg.solve(damped, right.unsqueeze(2)).squeeze(2).to(scale.dtype)
     usable = (solved > 0) & ~unused & torch.isfinite(solved)
-    candidate = Grid(
-        torch.where(usable, round_scale(solved, scheme), grid.scale), grid.zero, grid.group_size, grid.bits
-    )
+    candidate = torch.where(usable, round_scale(solved, scheme), scale)
 
-    def error(of: Grid) -> Tensor:
-        approximation = of.decode(codes)
-        if free is not None and values is not None:
-            approximation = torch.where(free, values, approximation)
-        return objective(target, approximation, sigma)
+    def error(of: Tensor) -> Tensor:
+        s = of.double()
+        return torch.einsum("rg,rgh,rh->r", s, normal, s) - 2 * (s * right).sum(1)
 
-    better = error(candidate) < error(grid)
-    return Grid(torch.where(better[:, None], candidate.scale, grid.scale), grid.zero, grid.group_size, grid.bits)
+    return torch.where((error(candidate) < error(scale))[:, None], candidate, scale)
+
+
+def _with(grid: Grid, scale: Tensor) -> Grid:
+    return Grid(scale, grid.zero, grid.group_size, grid.bits)

@@ -76,12 +76,12 @@ class SolverConfig:
     method : {"quantease", "gptq", "rtn", "paper"}
         GPTQ start and coordinate descent; GPTQ alone; rounding to nearest; the paper's Algorithms 1-3 as published.
     grid : {"weighted", "mse", "minmax"}
-        How the range of each row or group is shrunk: by the error weighted with diag(Sigma), by the plain squared
-        error, or not at all.
+        Scale and zero of each row or group: of the smallest error weighted with diag(Sigma), of the smallest squared
+        error, or of the whole range. With the first two GPTQ runs twice, the second time on a grid for what it rounded.
     sweeps : int
         Most sweeps of coordinate descent (30 is the paper's); it stops earlier at a coordinate-wise optimum.
     refit_rounds : int, optional
-        Rounds of least-squares scales followed by two sweeps. None is 2 with groups and 0 per channel.
+        Rounds of least-squares scales, each followed by sweeps. None is 2, and 0 with grid="minmax".
     ridge : float, optional
         Multiple of the mean diagonal added to Sigma in every objective. None is 0 for the paper's algorithms (as
         published), 0.05 with a cross moment and 0.01 otherwise.
@@ -93,7 +93,7 @@ class SolverConfig:
 
     method: Method = "quantease"
     grid: GridSearch = "weighted"
-    sweeps: int = 5
+    sweeps: int = 50
     refit_rounds: int | None = None
     ridge: float | None = None
     order: Order = "activation"
