@@ -354,6 +354,8 @@ def toys(
     """
     if count < 1:
         raise InvalidInput(f"count = {count!r} is outside the allowed range [1, inf)")
+    if seed < 0:
+        raise InvalidInput(f"seed = {seed!r} is outside the allowed range [0, inf)")
     base = mass_ordering(experiment, truth, snsi)
     expected = experiment.expected(truth, snsi)
     edges = experiment.binning.edges_MeV
