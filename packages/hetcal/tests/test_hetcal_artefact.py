@@ -132,6 +132,8 @@ def test_a_damaged_artefact_is_refused_at_load(tmp_path):
     path = save(HeterogeneousCalibrator("tree").fit(X, y, logits=z), tmp_path / "m.json")
     good = json.loads(path.read_text())
     damaged = [[1], None]
+    damaged += [{k: v for k, v in good.items() if k != name} for name in ("chosen", "classes", "reason")]
+    damaged.append({**good, "clip": -1})
     damaged += [{**good, name: value} for name in ("columns", "model", "schema", "clip") for value in (None, "x")]
     for name in ("way", "intercept", "slope", "maps", "trees"):
         damaged.append({**good, "model": {k: v for k, v in good["model"].items() if k != name}})

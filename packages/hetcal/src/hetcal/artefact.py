@@ -69,9 +69,25 @@ def load(path: str | Path) -> Scorer:
     ------
     ArtefactError
         For a damaged file or a schema newer than this library.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X, z = rng.normal(size=(1000, 2)), rng.normal(size=1000)
+    >>> y = rng.random(1000) < 1 / (1 + np.exp(-z))
+    >>> model = HeterogeneousCalibrator("global").fit(X, y, logits=z)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     scorer = load(save(model, Path(folder) / "model.json"))
+    >>> bool(np.allclose(scorer.predict_proba(X, logits=z), model.predict_proba(X, logits=z)[:, 1], atol=1e-12))
+    True
     """
     try:
         scorer = Scorer.from_file(path)
+        missing = [name for name in ("chosen", "classes", "reason") if name not in scorer.artefact]
+        if missing or not scorer.artefact["clip"] > 0:
+            raise LookupError(f"{', '.join(missing)} missing" if missing else "clip is not positive")
         leaf = None if scorer.groups is None else np.zeros(1, dtype=np.intp)
         trial = scorer.score_encoded([np.full(1, np.nan)] * len(scorer.columns), np.zeros(1), leaf)
         if not np.isfinite(trial).all():
