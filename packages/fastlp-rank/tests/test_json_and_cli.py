@@ -57,6 +57,22 @@ def test_infeasible_exits_3_with_json(tmp_path: Path, capsys: pytest.CaptureFixt
         ({"constraints": [{"type": "linear_exposure"}]}, "field 'values' is missing"),
         ({"constraints": [{"type": "group_count", "groups": "genre", "max": 1}]}, "field 'max' is unknown"),
         ({"constraints": [{"type": "group_count", "groups": "mood", "group": "x"}]}, "groups 'mood' is not under"),
+        ({"scores": [1, "2", 3, 4]}, r"scores\[1\] = '2' is no number"),
+        ({"scores": [1, True, 3, 4]}, r"scores\[1\] = True is no number"),
+        ({"scores": [10**400, 2, 3, 4]}, "scores is not an array of numbers"),
+        ({"slots": {"dcg": True}}, "m = True slots"),
+        ({"groups": None}, "groups is no JSON object"),
+        ({"items": 4}, "items is no JSON list"),
+        ({"items": {"p": 1, "q": 2, "r": 3, "s": 4}}, "items is no JSON list"),
+        ({"constraints": None}, "constraints is no JSON list"),
+        ({"constraints": [{"type": ["window"]}]}, r"type \['window'\] is unknown"),
+        ({"constraints": [{"type": "group_exposure", "groups": "genre", "group": ["x"], "max_share": 1}]}, "no label"),
+        ({"constraints": [{"type": "group_exposure", "groups": "genre", "group": "x", "max_share": "1"}]}, "no number"),
+        ({"constraints": [{"type": "group_exposure", "groups": "genre", "group": "x", "max_share": [1]}]}, "no number"),
+        ({"constraints": [{"type": "group_exposure", "groups": [["x"], "y", "y", "y"], "group": "x"}]}, "min_share"),
+        ({"constraints": [{"type": "group_exposure", "groups": [["x"], 1, 2, 3], "min_share": 0.1}]}, "ragged"),
+        ({"constraints": [{"type": "linear_exposure", "values": [1, 2, 3, 4], "upper": "x"}]}, "upper = 'x'"),
+        ({"constraints": [{"type": "linear_exposure", "values": [1, 2, 3, 4], "upper": 1, "name": ["q"]}]}, "no text"),
     ],
 )
 def test_bad_documents(change: dict[str, object], message: str) -> None:
@@ -78,7 +94,26 @@ def test_bad_input_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["solve", str(tmp_path / "nowhere.json")]) == 2
     assert main(["generate", "--n", "3", "--m", "4"]) == 2
     assert main(["bench", "--sizes", "3x4x1"]) == 2
-    assert "needs" not in capsys.readouterr().out
+    assert main(["generate", "--seed", "-1"]) == 2
+    assert main(["bench", "--sizes", "4x3x1", "--seeds", "0"]) == 2
+    source.write_bytes(b"\xff\xfe\x00")
+    assert main(["solve", str(source)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "problem.json is no JSON" in printed.err
+    assert "--seed -1 is negative" in printed.err
+    assert len(printed.err.splitlines()) == 7  # one line each
+
+
+def test_a_target_that_cannot_be_written_exits_2_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert main(["generate", "--n", "9", "--m", "2", "--out", str(folder)]) == 2
+    assert main(["generate", "--n", "9", "--m", "2", "--out", str(tmp_path / "no" / "file.json")]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert "is a folder; name a file in it" in capsys.readouterr().err
 
 
 def test_generate_solve_round_trip(tmp_path: Path) -> None:

@@ -125,3 +125,30 @@ def test_refusals(data, tmp_path):
     path.write_text("{}")
     with pytest.raises(ArtefactError, match="not a hetcal artefact"):
         load(path)
+
+
+def test_a_damaged_artefact_is_refused_at_load(tmp_path):
+    X, y, z, *_ = heterogeneous(1000, 0)
+    path = save(HeterogeneousCalibrator("tree").fit(X, y, logits=z), tmp_path / "m.json")
+    good = json.loads(path.read_text())
+    damaged = [[1], None]
+    damaged += [{k: v for k, v in good.items() if k != name} for name in ("chosen", "classes", "reason")]
+    damaged.append({**good, "clip": -1})
+    damaged += [{**good, name: value} for name in ("columns", "model", "schema", "clip") for value in (None, "x")]
+    for name in ("way", "intercept", "slope", "maps", "trees"):
+        damaged.append({**good, "model": {k: v for k, v in good["model"].items() if k != name}})
+        damaged.append({**good, "model": {**good["model"], name: "x"}})
+    damaged.append({**good, "model": {**good["model"], "trees": [{**good["model"]["trees"][0], "left": [0]}]}})
+    for document in damaged:
+        path.write_text(json.dumps(document))
+        with pytest.raises(ArtefactError, match=r"m\.json"):
+            load(path)
+
+
+def test_text_where_numbers_were_is_named(tmp_path):
+    X, y, z, *_ = heterogeneous(1000, 0)
+    scorer = load(save(HeterogeneousCalibrator("tree").fit(X, y, logits=z), tmp_path / "m.json"))
+    columns = [X[:, 0].astype(object), *X.T[1:]]
+    columns[0][3] = "abc"
+    with pytest.raises(ValueError, match="column 'x0' holds what is no number"):
+        scorer.predict_proba(columns, logits=z)

@@ -98,3 +98,37 @@ def test_groups_from_columns(files, capsys):
     ]
     assert main(["fit", *common, "--out", str(files / "g.json")]) == 0
     assert "regions" in capsys.readouterr().out
+
+
+def test_what_cannot_work_exits_3_with_one_line_and_writes_nothing(files, tmp_path, capsys):
+    cal, test = str(files / "cal.csv"), str(files / "test.csv")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "header.csv").write_text("a,b,c,d,logit,clicked\n")
+    (tmp_path / "folder").mkdir()
+    fit = ["--logit", "logit", *BASE, "--partitioner", "global"]
+    out, page = ["--out", str(tmp_path / "m.json")], ["--test", test, "--out", str(tmp_path / "page.txt")]
+    leak = ["--logit", "logit", "--label", "clicked", "--features", "clicked"]
+    cases = [
+        (["fit", str(tmp_path / "empty.csv"), *fit, *out], "empty.csv cannot be read as CSV"),
+        (["fit", str(tmp_path / "header.csv"), *fit, *out], "header.csv has no rows"),
+        (["fit", cal, *fit, "--test", str(tmp_path / "absent.csv"), *out], "absent.csv"),
+        (["fit", cal, *fit, "--out", str(tmp_path / "folder")], "is a folder; name a file in it"),
+        (["fit", cal, *fit, "--out", str(tmp_path / "no" / "m.json")], "does not exist; make it first"),
+        (["fit", cal, *fit, "--seed", "-1", *out], "--seed -1 is outside"),
+        (["fit", cal, *leak, *out], "holds the label column 'clicked'"),
+        (["report", cal, *fit, *page], "ends in .html or .json"),
+    ]
+    for call, message in cases:
+        assert main(call) == 3
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1, lines
+        assert message in lines[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.csv", "folder", "header.csv"]
+
+
+def test_warnings_are_one_line(files, tmp_path, capsys):
+    table = pd.read_csv(files / "cal.csv").assign(score=lambda t: 0.01 + 0.98 * t["clicked"])
+    table.to_csv(tmp_path / "perfect.csv", index=False)
+    call = ["fit", str(tmp_path / "perfect.csv"), "--score", "score", *BASE, "--partitioner", "global"]
+    assert main([*call, "--out", str(tmp_path / "m.json")]) == 0
+    assert capsys.readouterr().err.startswith("hetcal: warning: the base scores rank the calibration rows almost")

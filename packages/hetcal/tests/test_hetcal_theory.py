@@ -91,3 +91,9 @@ def test_optimal_auc_refuses():
         optimal_auc([0.0, 0.0])
     with pytest.raises(DataError, match="at most 8"):
         check_optimality(DiscreteProblem(np.ones(9) / 9, np.linspace(0.1, 0.9, 9)))
+
+
+@pytest.mark.parametrize("weights", [[0.5, -0.5], [0.0, 0.0], [1.0], [1.0, np.nan]])
+def test_optimal_auc_refuses_weights_that_are_none(weights):
+    with pytest.raises(DataError, match="sample_weight must hold one finite number"):
+        optimal_auc([0.2, 0.3], weights)

@@ -35,6 +35,16 @@ def test_rerank_prints_the_slate_and_what_was_relaxed(tmp_path, capsys):
         ({"objectives": [{"type": "Relevanz"}]}, "type='Relevanz' is unknown; use one of AttributeRepeat"),
         ({"objectives": [{"type": "MaxSimilarity", "wait": 1}]}, "MaxSimilarity: .*wait"),
         ({"candidates": {"scores": [0.1, None]}}, "scores"),
+        ({"k": "3"}, "k='3' must be at least 1, a whole number"),
+        ({"k": 1.5}, "k=1.5 must be at least 1, a whole number"),
+        ({"k": None}, "k=None must be at least 1, a whole number"),
+        ({"objectives": None}, "objectives=None is no list"),
+        ({"objectives": ["Relevance"]}, "'Relevance' is no objective or constraint"),
+        ({"constraints": None}, "constraints=None is no list"),
+        ({"constraints": [{"type": "Pin", "item": "a", "slot": 0}]}, "Pin: item='a' must be at least 0"),
+        ({"candidates": [0.9]}, r"candidates=\[0.9\] is no object"),
+        ({"candidates": {"scores": [0.9, 0.8, 0.7], "attributes": ["creator"]}}, "attributes is no mapping"),
+        ({"candidates": {"scores": [0.9, 0.8, 0.7], "attributes": {"creator": "abc"}}}, "is one text"),
     ],
 )
 def test_bad_requests_end_with_status_2_and_the_reason(tmp_path, capsys, changed, message):
@@ -61,6 +71,44 @@ def test_evaluate_prints_the_ladder(tmp_path, capsys, suffix):
     assert "recommended: replay (full)" in shown
     assert main(["evaluate", *files]) == 2
     assert "frame has no column reward" in capsys.readouterr().err
+
+
+def test_a_target_of_other_requests_is_refused(tmp_path, capsys):
+    log = pd.DataFrame({"request": [0, 0, 1, 1], "slot": [0, 1, 0, 1], "item": [0, 1, 2, 0]})
+    log.assign(candidates=3, reward=1).to_csv(tmp_path / "log.csv", index=False)
+    for changed, message in (
+        (log.assign(request=log["request"] + 5), "target has request 5 where the log has 0"),
+        (log.assign(slot=0), "target has slot 0 where the log has 1"),
+        (log.drop(columns="item"), "lacks the columns item"),
+        (log.iloc[1:], "target has 3 rows where the log has 4"),
+    ):
+        changed.to_csv(tmp_path / "target.csv", index=False)
+        assert main(["evaluate", str(tmp_path / "log.csv"), str(tmp_path / "target.csv")]) == 2
+        assert message in capsys.readouterr().err
+        changed.assign(policy="a").to_csv(tmp_path / "policies.csv", index=False)
+        assert main(["pareto", str(tmp_path / "log.csv"), str(tmp_path / "policies.csv")]) == 2
+        assert message.replace("target", "policy 'a'") in capsys.readouterr().err
+
+
+def test_files_and_numbers_that_cannot_be_used_exit_2_with_one_line(tmp_path, capsys):
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "request.json").write_bytes(b"\xff\xfe")
+    plan = ["plan", "--reward-deviation", "0.2"]
+    for call, message in (
+        (["evaluate", str(tmp_path / "empty.csv"), str(tmp_path / "empty.csv")], "empty.csv cannot be read as CSV"),
+        (["rerank", str(tmp_path / "request.json")], "request.json is no JSON"),
+        (["simulate", "--influence", "nan"], "--influence nan is not finite"),
+        (["simulate", "--seed", "-1"], "--seed -1 is negative"),
+        (
+            [*plan, "--candidates", "9", "--slots", "2", "--standard-error", "1e-200"],
+            "standard_error=1e-200 is too small",
+        ),
+        ([*plan, "--candidates", "1000", "--slots", "900", "--standard-error", "0.1"], "never match"),
+    ):
+        assert main(call) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert message in lines[0]
 
 
 def test_plan_prints_a_row_an_interaction(capsys):

@@ -157,6 +157,14 @@ def test_a_damaged_artefact_is_refused(fitted, tmp_path, damage, message):
         ModelReranker.load(path)
 
 
+@pytest.mark.parametrize("text", ["", "{", '{"schema": 1}', "[" * 100_000])
+def test_what_is_no_artefact_is_refused(tmp_path, text):
+    path = tmp_path / "model.json"
+    path.write_text(text)
+    with pytest.raises(InvalidInput, match="write it with ModelReranker"):
+        ModelReranker.load(path)
+
+
 def test_bad_input_is_named(logged, fitted):
     with pytest.raises(InvalidInput, match="slates has 1 rows for 3000 requests"):
         ModelReranker.fit(logged.requests, logged.slates[:1], {"click": logged.clicks[:1]})

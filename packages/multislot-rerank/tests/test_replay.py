@@ -195,3 +195,9 @@ def test_long_table_round_trip():
         SlateLog.from_frame(frame, ["click", "dwel"])
     with pytest.raises(InvalidInput, match=r"every request needs slots 0 .. 2"):
         SlateLog.from_frame(frame.iloc[1:], ["click"])
+    with pytest.raises(InvalidInput, match="each once"):  # a request twice
+        SlateLog.from_frame(frame.assign(slot=0), ["click"])
+    with pytest.raises(InvalidInput, match="no rows"):
+        SlateLog.from_frame(frame.iloc[:0], ["click"])
+    with pytest.raises(InvalidInput, match="item is ragged or not numeric"):
+        SlateLog.from_frame(frame.assign(item="x"), ["click"])

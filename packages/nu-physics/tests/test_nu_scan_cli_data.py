@@ -126,6 +126,16 @@ def test_config_file_and_its_errors(tmp_path, capsys) -> None:
         (["prob", "--preset", "nufit"], "preset = 'nufit'"),
         (["scan", "--grid", "eta_ee=1", "--out", "x.npz"], "LOW:HIGH:COUNT"),
         (["fit", "missing.txt"], "missing.txt"),
+        (["fit", "--free", "dm21_eV2", "dm21_eV2"], "free parameter = 'dm21_eV2' is given twice"),
+        (["toys", "--seed", "-1", "--count", "2"], "seed = -1 is outside"),
+        (["scan", "--grid", "eta_ee=0:1e-3:2", "--out", "x.csv"], "must be .parquet or .npz"),
+        (["plot", "probability", "--out", "x.zzz"], "must be .svg, .pdf or .png"),
+        (["solar", "plot", "area", "x.png"], "must be .svg"),
+        (["solar", "capture", "100"], "both 0: nothing is captured"),
+        (["solar", "rate", "bb", "500"], "both 0: nothing is captured"),
+        (["solar", "limits", "--mass", "nan"], "--mass = nan is outside"),
+        (["solar", "bounds", "--mass", "5"], "and 2 more like it"),
+        (["solar", "bounds", "--mass", "500", "--threshold", "-3"], "threshold_GeV = -3.0 is outside"),
     ],
 )
 def test_errors_are_one_line_and_status_two(arguments, message, capsys) -> None:
@@ -133,6 +143,37 @@ def test_errors_are_one_line_and_status_two(arguments, message, capsys) -> None:
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "is no TOML"),
+        (b"set = 3", "give a table"),
+        (b"energy = 3.0", "energy = 3.0 in"),
+        (b"baseline = [3.0]", "give a value"),
+    ],
+)
+def test_config_files_that_cannot_be_used(content, message, tmp_path, capsys) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_bytes(content)
+    assert cli.main(["prob", "--config", str(path)]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert message in error[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "(340,) is needed"), (b"abc", "one count a bin"), (b"\xff\xfe", "one count a bin")],
+)
+def test_count_files_that_cannot_be_used(content, message, tmp_path, capsys) -> None:
+    path = tmp_path / "counts.txt"
+    path.write_bytes(content)
+    assert cli.main(["fit", str(path)]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert message in error[0]
 
 
 def test_counts_from_a_file(tmp_path, capsys) -> None:

@@ -53,6 +53,10 @@ def test_debiased_ece_recovers_a_known_miscalibration():
         ({"probabilities": [0.2, 1.2]}, r"probabilities\[1\]=1.2 is outside \[0, 1\]"),
         ({"bins": 0}, "bins=0 must be at least 1"),
         ({"y": [0, 3]}, r"y\[1\]=3 is not a label"),
+        ({"bins": 2.5}, "bins=2.5 must be at least 1, a whole number"),
+        ({"bins": "2"}, "bins='2' must be at least 1, a whole number"),
+        ({"y": ["no", "yes"]}, "y is not an array of numbers"),
+        ({"probabilities": [[0.1], [0.2, 0.3]]}, "probabilities is not an array of numbers"),
     ],
 )
 def test_bad_input_is_named(keywords, message):

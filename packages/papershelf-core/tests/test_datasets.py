@@ -134,6 +134,7 @@ def test_a_local_folder_that_is_none_is_named(toy, monkeypatch):
     ("call", "message"),
     [
         (lambda: datasets.path("adlut", "x"), "did you mean adult"),
+        (lambda: datasets.path("zzzz", "x"), "is not in the catalogue; it has "),
         (lambda: datasets.path("adult", "x"), "it has adult-train.csv"),
         (lambda: datasets.load("juno"), "has no loader"),
         (lambda: datasets.load("bank", split="test"), "split='test' of 'bank' must be one of all"),

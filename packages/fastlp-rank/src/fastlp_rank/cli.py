@@ -12,9 +12,15 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (0 done, 1 a claim failed, 2 bad input, 3 infeasible or limit)."""
+    from fastlp_rank.errors import InvalidProblemError
+
     options = _parser().parse_args(arguments)
     command: Any = options.command
-    return int(command(options))
+    try:
+        return int(command(options))
+    except (InvalidProblemError, OSError, ModuleNotFoundError) as error:
+        print(f"fastlp-rank: {error}", file=sys.stderr)
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -24,23 +30,29 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     one = commands.add_parser("solve", help="solve a problem given as JSON; exit 3 unless optimal")
     one.add_argument("problem", type=Path, help="problem file, or - for standard input")
-    one.add_argument("--out", type=Path, help="write the solution here instead of printing it")
+    one.add_argument("--out", type=Path, metavar="FILE", help="write the solution here instead of printing it")
     one.set_defaults(command=_solve)
     generate = commands.add_parser("generate", help="write a random exposure problem as JSON")
     generate.add_argument("--n", type=int, default=100, help="candidates (100)")
     generate.add_argument("--m", type=int, default=10, help="slots (10)")
     generate.add_argument("--k", type=int, default=3, help="constraints (3)")
-    generate.add_argument("--seed", type=int, default=0)
-    generate.add_argument("--out", type=Path, help="file to write; standard output otherwise")
+    generate.add_argument("--seed", type=int, default=0, help="of the random numbers, at least 0 (0)")
+    generate.add_argument("--out", type=Path, metavar="FILE", help="file to write; standard output otherwise")
     generate.set_defaults(command=_generate)
     bench = commands.add_parser("bench", help="time this machine: microseconds a solve, by size")
-    bench.add_argument("--sizes", nargs="+", default=["100x10x3", "200x20x5", "500x50x10"], metavar="NxMxK")
+    bench.add_argument(
+        "--sizes",
+        nargs="+",
+        default=["100x10x3", "200x20x5", "500x50x10"],
+        metavar="NxMxK",
+        help="candidates x slots x constraints (100x10x3 200x20x5 500x50x10)",
+    )
     bench.add_argument("--seeds", type=int, default=20, help="instances a size (20)")
-    bench.add_argument("--json", type=Path, help="write the measurements here")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the measurements here")
     bench.set_defaults(command=_bench)
     reproduce = commands.add_parser("reproduce", help="measure what this package claims")
     reproduce.add_argument("--full", action="store_true", help="real requests, more instances")
-    reproduce.add_argument("--json", type=Path, help="write the claims here")
+    reproduce.add_argument("--json", type=Path, metavar="FILE", help="write the claims here")
     reproduce.set_defaults(command=_reproduce)
     return parser
 
@@ -49,6 +61,10 @@ def _write(text: str, target: Path | None) -> None:
     if target is None:
         print(text)
         return
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; name a file in it")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target}: the folder {target.parent} does not exist; make it first")
     scratch = target.with_name(target.name + ".part")
     scratch.write_text(text + "\n", encoding="utf-8")
     scratch.replace(target)
@@ -64,9 +80,10 @@ def _solve(options: argparse.Namespace) -> int:
         text = sys.stdin.read() if str(options.problem) == "-" else options.problem.read_text(encoding="utf-8")
         document = json.loads(text)
         solution = solve(problem_from_json(document))
-    except (OSError, json.JSONDecodeError, InvalidProblemError) as error:
-        print(f"fastlp-rank: {options.problem}: {error}", file=sys.stderr)
-        return 2
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidProblemError(f"{options.problem} is no JSON ({error}); see the README for an example") from None
+    except InvalidProblemError as error:
+        raise InvalidProblemError(f"{options.problem}: {error}") from None
     _write(json.dumps(solution_to_json(solution, document.get("items")), indent=1, allow_nan=False), options.out)
     return 0 if solution.status is Status.OPTIMAL else 3
 
@@ -76,6 +93,9 @@ def _generate(options: argparse.Namespace) -> int:
 
     if not 1 <= options.m <= options.n or options.k < 0:
         print(f"fastlp-rank: need 1 <= m <= n, k >= 0; got n={options.n} m={options.m} k={options.k}", file=sys.stderr)
+        return 2
+    if options.seed < 0:
+        print(f"fastlp-rank: --seed {options.seed} is negative; give a whole number of at least 0", file=sys.stderr)
         return 2
     instance = exposure(options.n, options.m, options.k, options.seed)
     constraints = []
@@ -98,6 +118,9 @@ def _bench(options: argparse.Namespace) -> int:
             raise ValueError("a size is NxMxK with 1 <= M <= N")
     except ValueError as error:
         print(f"fastlp-rank: --sizes {' '.join(options.sizes)}: {error}", file=sys.stderr)
+        return 2
+    if options.seeds < 1:
+        print(f"fastlp-rank: --seeds {options.seeds}: give at least 1 instance a size", file=sys.stderr)
         return 2
     result = measure([(n, m, K) for n, m, K in sizes], options.seeds)
     if options.json is not None:

@@ -51,14 +51,15 @@ class Lottery:
         Raises
         ------
         ValueError
-            Unless exactly one of the two is given.
+            Unless exactly one of the two is given, or ``request_id`` is neither str nor bytes.
         """
         if (rng is None) == (request_id is None):
             raise ValueError("give exactly one of rng and request_id")
         if rng is not None:
             uniform = rng.random()
         else:
-            assert request_id is not None
+            if not isinstance(request_id, (str, bytes)):
+                raise ValueError(f"request_id = {request_id!r} is no text; pass a str or bytes, as in str(request_id)")
             raw = request_id.encode() if isinstance(request_id, str) else request_id
             uniform = (int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "big") >> 11) * 2.0**-53
         r = int(np.searchsorted(np.cumsum(self.weights), uniform, side="right"))

@@ -26,7 +26,7 @@ def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """Copy into a contiguous float64 vector; refuse what is no finite vector."""
     try:
         vector = np.array(values, dtype=np.float64, order="C")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidProblemError(f"{name} is not an array of numbers ({error}); pass one float an entry") from None
     if vector.ndim != 1:
         raise InvalidProblemError(f"{name} has shape {vector.shape}; pass a vector with one float an entry")
@@ -112,7 +112,7 @@ class SlotWeights:
 
 
 def _slot_count(m: int) -> int:
-    if not isinstance(m, (int, np.integer)) or m < 1:
+    if not isinstance(m, (int, np.integer)) or isinstance(m, bool) or m < 1:
         raise InvalidProblemError(f"m = {m!r} slots; give a whole number of at least 1")
     return int(m)
 
@@ -132,7 +132,12 @@ class Constraint(Protocol):
 
 def _membership(groups: ArrayLike, group: object, n: int, where: str) -> NDArray[np.float64]:
     """1 for the members of a group, given labels and a label, or a boolean mask."""
-    labels = np.asarray(groups)
+    try:
+        labels = np.asarray(groups)
+    except ValueError:
+        raise InvalidProblemError(f"{where}: groups is ragged; give one label a candidate, ({n},)") from None
+    if np.ndim(group) > 0:  # type: ignore[arg-type]
+        raise InvalidProblemError(f"{where}: group = {group!r} is no label; name one label, or pass a boolean mask")
     if labels.shape != (n,):
         raise InvalidProblemError(f"{where}: groups has shape {labels.shape}; give one entry a candidate, ({n},)")
     if group is None:
@@ -152,8 +157,8 @@ def _membership(groups: ArrayLike, group: object, n: int, where: str) -> NDArray
 
 def _bounds(low: float | None, high: float | None, names: tuple[str, str], where: str) -> tuple[float, float]:
     """Both bounds as numbers, infinite where not given; refuse a pair that no value can keep."""
-    lower = -np.inf if low is None else float(low)
-    upper = np.inf if high is None else float(high)
+    lower = -np.inf if low is None else _number(low, names[0], where)
+    upper = np.inf if high is None else _number(high, names[1], where)
     if np.isnan(lower) or np.isnan(upper):
         raise InvalidProblemError(f"{where}: {names[0] if np.isnan(lower) else names[1]} is NaN; give a number")
     if lower > upper:
@@ -163,6 +168,15 @@ def _bounds(low: float | None, high: float | None, names: tuple[str, str], where
     if lower == -np.inf and upper == np.inf:
         raise InvalidProblemError(f"{where}: neither {names[0]} nor {names[1]} is given; give at least one")
     return lower, upper
+
+
+def _number(value: Any, name: str, where: str) -> float:
+    try:
+        if isinstance(value, str):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidProblemError(f"{where}: {name} = {value!r} is no number; give a float, or leave it out") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,6 +351,8 @@ class RankingProblem:
             raise InvalidProblemError(
                 f"slots: {m} slots for {n} candidates; every slot is filled, so give fewer slots or add filler items"
             )
+        if not isinstance(self.constraints, Sequence):
+            raise InvalidProblemError(f"constraints is a {type(self.constraints).__name__}; pass a list of constraints")
         constraints = tuple(self.constraints)
         K = len(constraints)
         rows, lower, upper = np.empty((K, n)), np.empty(K), np.empty(K)
@@ -348,6 +364,8 @@ class RankingProblem:
                     "and LinearExposure (no slot windows, no pinned items)"
                 )
             rows[k], lower[k], upper[k] = constraint.row(n, self.slots)
+            if not isinstance(constraint.label, str):
+                raise InvalidProblemError(f"constraints[{k}]: name = {constraint.label!r} is no text; give a str")
             if constraint.label in names:
                 raise InvalidProblemError(
                     f"constraints[{k}]: the name {constraint.label!r} is taken; give each constraint a name of its own"

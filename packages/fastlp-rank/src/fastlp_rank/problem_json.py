@@ -47,10 +47,15 @@ def problem_from_json(document: Any) -> RankingProblem:
     for name in ("scores", "slots"):
         if name not in document:
             raise InvalidProblemError(f"the field {name!r} is missing")
-    groups = document.get("groups", {})
-    constraints = [_constraint(k, entry, groups) for k, entry in enumerate(document.get("constraints", []))]
-    problem = RankingProblem(document["scores"], _slots(document["slots"]), constraints)
-    items = document.get("items")
+    groups, entries, items = document.get("groups", {}), document.get("constraints", []), document.get("items")
+    if not isinstance(groups, Mapping):
+        raise InvalidProblemError('groups is no JSON object; give {"name": [a label a candidate]} or leave it out')
+    if not isinstance(entries, list):
+        raise InvalidProblemError("constraints is no JSON list; give a list of objects or leave it out")
+    if items is not None and not isinstance(items, list):
+        raise InvalidProblemError("items is no JSON list; give a name for each score or leave it out")
+    constraints = [_constraint(k, entry, groups) for k, entry in enumerate(entries)]
+    problem = RankingProblem(_numbers(document["scores"], "scores"), _slots(document["slots"]), constraints)
     if items is not None and len(items) != problem.n:
         raise InvalidProblemError(f"items has {len(items)} names for {problem.n} scores; give one each or leave it out")
     return problem
@@ -62,6 +67,14 @@ def _known(entry: Mapping[str, Any], names: tuple[str, ...], where: str) -> None
         raise InvalidProblemError(f"{where}: field {unknown[0]!r} is unknown; known are {', '.join(names)}")
 
 
+def _numbers(values: Any, where: str) -> Any:
+    """Refuse text and true/false among the entries, which arrays would take for numbers."""
+    for i, value in enumerate(values if isinstance(values, list) else []):
+        if isinstance(value, (str, bool)):
+            raise InvalidProblemError(f"{where}[{i}] = {value!r} is no number; write it without quotes")
+    return values
+
+
 def _slots(value: Any) -> SlotWeights:
     if isinstance(value, Mapping):
         if len(value) == 1:
@@ -71,19 +84,20 @@ def _slots(value: Any) -> SlotWeights:
             if kind == "uniform":
                 return SlotWeights.uniform(m)
         raise InvalidProblemError(f"slots = {dict(value)}; give {{'dcg': m}}, {{'uniform': m}} or a list of weights")
-    return SlotWeights.explicit(value)
+    return SlotWeights.explicit(_numbers(value, "slots"))
 
 
 def _constraint(k: int, entry: Any, groups: Mapping[str, Any]) -> Constraint:
     where = f"constraints[{k}]"
-    if not isinstance(entry, Mapping) or entry.get("type") not in _FIELDS:
-        kind = entry.get("type") if isinstance(entry, Mapping) else entry
+    kind = entry.get("type") if isinstance(entry, Mapping) else entry
+    if not isinstance(entry, Mapping) or not isinstance(kind, str) or kind not in _FIELDS:
         raise InvalidProblemError(f"{where}: type {kind!r} is unknown; known are {', '.join(_FIELDS)}")
-    make, names = _FIELDS[entry["type"]]
+    make, names = _FIELDS[kind]
     _known(entry, ("type", *names), where)
     if names[0] not in entry:
         raise InvalidProblemError(f"{where}: the field {names[0]!r} is missing")
     fields = {name: entry[name] for name in names if name in entry}
+    _numbers(fields.get("values"), f"{where}: values")
     if isinstance(fields.get("groups"), str):
         if fields["groups"] not in groups:
             raise InvalidProblemError(f"{where}: groups {fields['groups']!r} is not under 'groups' of the problem")

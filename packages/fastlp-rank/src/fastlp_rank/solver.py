@@ -491,6 +491,15 @@ def solve_batch(
     ------
     InvalidProblemError
         As `solve_arrays`; the message names the request.
+
+    Examples
+    --------
+    Two requests of three items and two slots; the last item gets at least 0.3 of exposure.
+
+    >>> scores = np.array([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
+    >>> rows, lower, upper = np.array([[0.0, 0.0, 1.0]]), np.array([0.3]), np.array([np.inf])
+    >>> solve_batch(scores, rows, lower, upper, np.array([1.0, 0.5])).objective.round(3)
+    array([3.7, 4. ])
     """
     u = np.ascontiguousarray(scores, dtype=np.float64)
     A = np.ascontiguousarray(rows, dtype=np.float64)

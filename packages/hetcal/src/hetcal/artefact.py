@@ -45,6 +45,8 @@ def save(calibrator: HeterogeneousCalibrator, path: str | Path) -> Path:
         Where the partition is a Python function, which a file cannot hold.
     """
     target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; name a file in it")
     text = json.dumps(to_dict(calibrator), sort_keys=True, separators=(",", ":"), allow_nan=False)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     temporary.write_text(text + "\n", encoding="utf-8")
@@ -67,11 +69,37 @@ def load(path: str | Path) -> Scorer:
     ------
     ArtefactError
         For a damaged file or a schema newer than this library.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X, z = rng.normal(size=(1000, 2)), rng.normal(size=1000)
+    >>> y = rng.random(1000) < 1 / (1 + np.exp(-z))
+    >>> model = HeterogeneousCalibrator("global").fit(X, y, logits=z)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     scorer = load(save(model, Path(folder) / "model.json"))
+    >>> bool(np.allclose(scorer.predict_proba(X, logits=z), model.predict_proba(X, logits=z)[:, 1], atol=1e-12))
+    True
     """
     try:
-        return Scorer.from_file(path)
-    except (ValueError, KeyError) as error:
+        scorer = Scorer.from_file(path)
+        missing = [name for name in ("chosen", "classes", "reason") if name not in scorer.artefact]
+        if missing or not scorer.artefact["clip"] > 0:
+            raise LookupError(f"{', '.join(missing)} missing" if missing else "clip is not positive")
+        leaf = None if scorer.groups is None else np.zeros(1, dtype=np.intp)
+        trial = scorer.score_encoded([np.full(1, np.nan)] * len(scorer.columns), np.zeros(1), leaf)
+        if not np.isfinite(trial).all():
+            raise ValueError("a row of missing values gets no finite probability")
+    except json.JSONDecodeError as error:
+        raise ArtefactError(f"{path} is no JSON ({error}); save the calibrator again") from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
+        damage = f"{type(error).__name__}: {error}"
+        raise ArtefactError(f"{path} is damaged ({damage}); save the calibrator again") from error
+    except ValueError as error:
         raise ArtefactError(f"{path}: {error}") from error
+    return scorer
 
 
 def to_dict(calibrator: HeterogeneousCalibrator) -> dict[str, Any]:

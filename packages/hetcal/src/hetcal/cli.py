@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 __all__ = ["main"]
 
@@ -18,16 +19,33 @@ USAGE, BAD_DATA, BAR_NOT_MET = 2, 3, 4
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    from hetcal.errors import CalibrationWarning
+
     parser = _parser()
     arguments = parser.parse_args(argv)
     if "run" not in arguments:
         parser.print_help()
         return USAGE
     try:
-        return int(arguments.run(arguments))
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", CalibrationWarning)
+            warnings.showwarning = _warn
+            return int(arguments.run(arguments))
     except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"hetcal: {error}", file=sys.stderr)
         return BAD_DATA
+
+
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    del category, filename, lineno, file, line
+    print(f"hetcal: warning: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,22 +58,24 @@ def _parser() -> argparse.ArgumentParser:
 
     fit = commands.add_parser("fit", help="fit a calibrator and write it as JSON")
     _data(fit, label=True)
-    fit.add_argument("--out", type=Path, required=True, help="artefact to write (JSON)")
+    fit.add_argument("--out", type=Path, metavar="FILE", required=True, help="artefact to write (JSON)")
     _options(fit)
     _evaluation(fit)
     fit.set_defaults(run=_fit)
 
     apply = commands.add_parser("apply", help="score a file with an artefact")
-    apply.add_argument("model", type=Path)
+    apply.add_argument("model", type=Path, help="artefact written by fit (JSON)")
     _data(apply, label=False)
-    apply.add_argument("--out", type=Path, required=True, help="CSV or Parquet with the column 'calibrated' added")
+    apply.add_argument(
+        "--out", type=Path, metavar="FILE", required=True, help="CSV or Parquet with the column 'calibrated' added"
+    )
     apply.set_defaults(run=_apply)
 
     report = commands.add_parser("report", help="fit on one file, evaluate on another, write HTML or JSON")
     _data(report, label=True)
     _options(report)
     _evaluation(report, required=True)
-    report.add_argument("--out", type=Path, required=True, help="page to write (.html or .json)")
+    report.add_argument("--out", type=Path, metavar="FILE", required=True, help="page to write (.html or .json)")
     report.set_defaults(run=_report)
 
     compare = commands.add_parser("compare", help="compare the ways of calibrating on held-out rows")
@@ -65,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(run=_compare)
 
     inspect = commands.add_parser("inspect", help="say what an artefact holds")
-    inspect.add_argument("model", type=Path)
+    inspect.add_argument("model", type=Path, help="artefact written by fit (JSON)")
     inspect.set_defaults(run=_inspect)
 
     reproduce = commands.add_parser("reproduce", help="measure this package's claims")
@@ -76,26 +96,42 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _data(parser: argparse.ArgumentParser, *, label: bool) -> None:
-    parser.add_argument("data", type=Path, help="calibration rows, CSV or Parquet")
+    rows = "calibration rows" if label else "rows to score"
+    parser.add_argument("data", type=Path, help=f"{rows}, CSV, or Parquet by its suffix")
     score = parser.add_mutually_exclusive_group(required=True)
     score.add_argument("--score", metavar="COLUMN", help="column of base probabilities")
     score.add_argument("--logit", metavar="COLUMN", help="column of base log-odds")
     if label:
-        parser.add_argument("--label", metavar="COLUMN", required=True)
-        parser.add_argument("--weight", metavar="COLUMN")
+        parser.add_argument("--label", metavar="COLUMN", required=True, help="column of the two classes")
+        parser.add_argument(
+            "--weight", metavar="COLUMN", help="column of row weights >= 0; every row counts 1 by default"
+        )
         parser.add_argument("--features", nargs="+", metavar="COLUMN", help="all other columns by default")
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--partitioner", default="auto", choices=["auto", "tree", "bag", "forest", "global"])
+    parser.add_argument(
+        "--partitioner",
+        default="auto",
+        choices=["auto", "tree", "bag", "forest", "global"],
+        help="what makes the regions; auto compares global, a tree and a forest out of fold (default: %(default)s)",
+    )
     parser.add_argument("--group", nargs="+", metavar="COLUMN", help="use these columns as regions, nested in order")
-    parser.add_argument("--calibrator", default="platt")
-    parser.add_argument("--quality", default="standard", choices=["standard", "high"])
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--calibrator",
+        default="platt",
+        help="a region's curve: platt, temperature, shift, beta, isotonic, histogram, identity (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--quality", default="standard", choices=["standard", "high"], help="high fits a larger forest (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of folds and trees, at least 0 (default: %(default)s)")
 
 
 def _evaluation(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    parser.add_argument("--test", type=Path, required=required, help="rows to evaluate on")
+    parser.add_argument(
+        "--test", type=Path, metavar="FILE", required=required, help="rows to evaluate on, same columns"
+    )
     parser.add_argument(
         "--require-lift",
         type=float,
@@ -105,9 +141,30 @@ def _evaluation(parser: argparse.ArgumentParser, *, required: bool = False) -> N
 
 
 def _read(path: Path) -> Any:
-    import pandas as pd
+    try:
+        import pandas as pd
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("reading files needs the extra: pip install 'hetcal[tables]'") from error
 
-    return pd.read_parquet(path) if path.suffix in (".parquet", ".pq") else pd.read_csv(path)
+    from hetcal.errors import DataError
+
+    parquet = path.suffix in (".parquet", ".pq")
+    try:
+        table = pd.read_parquet(path) if parquet else pd.read_csv(path)
+    except ValueError as error:
+        form = "Parquet" if parquet else "CSV"
+        raise DataError(f"{path} cannot be read as {form} ({error}); give .csv, .parquet or .pq") from error
+    if table.empty:
+        raise DataError(f"{path} has no rows; at least one is needed")
+    return table
+
+
+def _check_target(path: Path) -> None:
+    """Refuse a place that cannot be written before the work is done, and not after."""
+    if path.is_dir():
+        raise IsADirectoryError(f"--out {path} is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--out {path}: the folder {path.parent} does not exist; make it first")
 
 
 def _column(table: Any, name: str) -> Any:
@@ -130,6 +187,8 @@ def _parts(arguments: argparse.Namespace, table: Any) -> tuple[Any, Any, dict[st
     missing = [c for c in features if c not in table.columns]
     if missing:
         raise DataError(f"there are no columns {missing}; the file has {list(table.columns)}")
+    if arguments.label in features:
+        raise DataError(f"--features holds the label column {arguments.label!r}; leave it out")
     return table[features], y, score
 
 
@@ -137,6 +196,8 @@ def _fitted(arguments: argparse.Namespace) -> tuple[Any, Any, Any, dict[str, Any
     from hetcal.estimator import HeterogeneousCalibrator
     from hetcal.partition import GroupPartitioner
 
+    if not 0 <= arguments.seed < 2**32:
+        raise ValueError(f"--seed {arguments.seed} is outside [0, 2**32); give a whole number in it")
     table = _read(arguments.data)
     X, y, score = _parts(arguments, table)
     model = HeterogeneousCalibrator(
@@ -181,13 +242,14 @@ def _fit(arguments: argparse.Namespace) -> int:
     if arguments.require_lift is not None and arguments.test is None:
         print("hetcal: --require-lift needs --test rows", file=sys.stderr)
         return USAGE
+    _check_target(arguments.out)
     model, *_ = _fitted(arguments)
+    lift = None if arguments.test is None else _evaluated(arguments, model).lift  # before anything is written
     _print_selection(model)
     save(model, arguments.out)
     print(f"wrote {arguments.out}")
-    if arguments.test is None:
+    if lift is None:
         return 0
-    lift = _evaluated(arguments, model).lift
     print(
         f"test AUC {lift.base:.4f} -> {lift.calibrated:.4f}, lift {lift.lift:+.4f} [{lift.low:+.4f}, {lift.high:+.4f}]"
     )
@@ -198,6 +260,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     from hetcal.artefact import load
     from hetcal.validation import base_logits
 
+    _check_target(arguments.out)
     table = _read(arguments.data)
     score = _column(table, arguments.score or arguments.logit).to_numpy()
     z = base_logits(score if arguments.score else None, score if arguments.logit else None, len(table))
@@ -215,6 +278,9 @@ def _apply(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from hetcal.report import to_html, to_json
 
+    if arguments.out.suffix not in (".html", ".htm", ".json"):
+        raise ValueError(f"--out {arguments.out}: name a file that ends in .html or .json")
+    _check_target(arguments.out)
     model, *_ = _fitted(arguments)
     result = _evaluated(arguments, model)
     text = to_json(result) if arguments.out.suffix == ".json" else to_html(result, f"hetcal on {arguments.data.name}")

@@ -200,7 +200,7 @@ class Scorer:
     """
 
     def __init__(self, artefact: dict[str, Any]) -> None:
-        if artefact.get("format") != FORMAT:
+        if not isinstance(artefact, dict) or artefact.get("format") != FORMAT:
             raise ValueError("not a hetcal artefact: the field 'format' is missing or different")
         if artefact["schema"] > SCHEMA:
             raise ValueError(
@@ -230,8 +230,8 @@ class Scorer:
     def encode(self, X: Any) -> list[Any]:
         """Columns as float64 arrays: categories by the stored vocabulary, unseen and missing ones as NaN."""
         return [
-            np.asarray(raw, dtype=np.float64) if codes is None else _coded(raw, codes)
-            for raw, codes in zip(self._raw(X), self.codes, strict=True)
+            _numbers(name, raw) if codes is None else _coded(raw, codes)
+            for name, raw, codes in zip(self.names, self._raw(X), self.codes, strict=True)
         ]
 
     def _raw(self, X: Any) -> list[Any]:
@@ -324,6 +324,13 @@ class Scorer:
 def _plain(value: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     return None if value is None or value != value else value
+
+
+def _numbers(name: str, raw: Any) -> Any:
+    try:
+        return np.asarray(raw, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"column {name!r} holds what is no number ({error}); it held numbers at fit") from None
 
 
 def _coded(raw: Any, codes: dict[Any, int]) -> Any:

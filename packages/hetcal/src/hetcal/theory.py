@@ -53,7 +53,7 @@ def optimal_auc(probabilities: Any, sample_weight: Any = None) -> float:
     Raises
     ------
     DataError
-        For values outside [0, 1], or all 0 or all 1.
+        For values outside [0, 1], or all 0 or all 1, or weights that are none.
 
     Examples
     --------
@@ -64,6 +64,8 @@ def optimal_auc(probabilities: Any, sample_weight: Any = None) -> float:
     if p.ndim != 1 or p.size == 0 or not ((p >= 0) & (p <= 1)).all():
         raise DataError("probabilities must be a non-empty vector of values in [0, 1]")
     w = np.ones_like(p) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    if w.shape != p.shape or not (np.isfinite(w) & (w >= 0)).all() or not w.sum() > 0:
+        raise DataError("sample_weight must hold one finite number >= 0 a row, and not only zeros")
     w = w / w.sum()
     order = np.argsort(p, kind="stable")
     p, w = p[order], w[order]

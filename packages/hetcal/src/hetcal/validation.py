@@ -87,7 +87,7 @@ def labels(y: Any, rows: int, soft: bool) -> tuple[Floats, NDArray[Any]]:
     classes, codes = np.unique(values, return_inverse=True)
     if classes.size == 1:
         raise DataError(
-            f"y holds one class only ({classes[0]!r}); a calibrator needs rows of both. "
+            f"y holds one class only ({classes[0]}); a calibrator needs rows of both. "
             "Take more calibration rows or leave the scores as they are"
         )
     if classes.size > 2:

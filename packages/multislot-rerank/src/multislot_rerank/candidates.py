@@ -60,6 +60,8 @@ class Candidates:
             _length("embeddings", len(vectors), rows)
             store(self, "embeddings", vectors)
             store(self, "inverse_norm", inverse_norm)
+        if not isinstance(self.attributes, Mapping):
+            raise InvalidInput('attributes is no mapping; give {"name": [a value a candidate]} or leave it out')
         store(self, "codes", {name: _codes(name, values, rows) for name, values in self.attributes.items()})
         if self.age_s is not None:
             age = finite("age_s", self.age_s, 1)
@@ -86,6 +88,8 @@ def unit_scale(embeddings: ArrayLike) -> tuple[Vectors, Floats]:
 
 
 def _codes(name: str, values: Sequence[object], rows: int) -> Ints:
+    if isinstance(values, (str, bytes)):
+        raise InvalidInput(f"attributes[{name!r}]={values!r} is one text; give a value a candidate")
     _length(f"attributes[{name!r}]", len(values), rows)
     seen: dict[object, int] = {}
     return np.array([seen.setdefault(value, len(seen)) for value in values], np.int64)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     evaluate.add_argument("target", type=Path, help="Parquet or CSV with the policy's slates: request, slot, item")
     evaluate.add_argument("--objective", action="append", help="reward column; repeatable (default: reward)")
     plan = commands.add_parser("plan", help="how many requests to log")
-    plan.add_argument("--candidates", type=int, required=True)
-    plan.add_argument("--slots", type=int, required=True)
-    plan.add_argument("--standard-error", type=float, required=True, help="of a slot's mean reward")
+    plan.add_argument("--candidates", type=int, required=True, help="items to choose from, a request")
+    plan.add_argument("--slots", type=int, required=True, help="of a slate")
+    plan.add_argument("--standard-error", type=float, required=True, help="wanted of a slot's mean reward, in its unit")
     plan.add_argument("--reward-deviation", type=float, required=True, help="standard deviation of a slot's reward")
     pareto = commands.add_parser(
         "pareto", help="the Pareto front of policies on one log, its knee, an honest value of it"
@@ -39,21 +40,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     pareto.add_argument("policies", type=Path, help="Parquet or CSV: policy, request, slot, item")
     pareto.add_argument("--objective", action="append", help="reward column; repeatable (default: reward)")
     pareto.add_argument("--less", action="append", default=[], help="an objective of which less is better; repeatable")
-    pareto.add_argument("--interaction", default="cascade", help="full, cascade, independent or set")
+    pareto.add_argument(
+        "--interaction", default="cascade", help="full, cascade, independent or set (default: %(default)s)"
+    )
     pareto.add_argument("--plot", metavar="FILE", help="picture of the front (extra: plots)")
     simulate = commands.add_parser("simulate", help="what policies earn in a simulated world, on the same requests")
-    simulate.add_argument("--influence", type=float, default=1.0, help="of items above on those below; 0 for none")
-    simulate.add_argument("--candidates", type=int, default=20)
-    simulate.add_argument("--slots", type=int, default=8)
-    simulate.add_argument("--requests", type=int, default=2000, help="to measure on")
+    simulate.add_argument(
+        "--influence", type=float, default=1.0, help="of items above on those below; 0 for none (%(default)s)"
+    )
+    simulate.add_argument("--candidates", type=int, default=20, help="items of a request (default: %(default)s)")
+    simulate.add_argument("--slots", type=int, default=8, help="of a slate (default: %(default)s)")
+    simulate.add_argument("--requests", type=int, default=2000, help="to measure on (default: %(default)s)")
     simulate.add_argument("--model", type=int, metavar="N", help="also a model of N logged slates (extra: model)")
     simulate.add_argument("--ppo", type=float, metavar="SECONDS", help="also PPO trained so long (extra: rl)")
-    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument("--seed", type=int, default=0, help="of requests and clicks (default: %(default)s)")
     simulate.add_argument("--plot", metavar="FILE", help="picture of the gains (extra: plots)")
     benchmark = commands.add_parser("benchmark", help="latency of re-ranking on this machine")
-    benchmark.add_argument("--candidates", type=int, nargs="+", default=[100, 500, 1000])
-    benchmark.add_argument("--k", type=int, default=10)
-    benchmark.add_argument("--requests", type=int, default=300)
+    benchmark.add_argument(
+        "--candidates", type=int, nargs="+", default=[100, 500, 1000], help="items of a request (100 500 1000)"
+    )
+    benchmark.add_argument("--k", type=int, default=10, help="slots to fill (default: %(default)s)")
+    benchmark.add_argument("--requests", type=int, default=300, help="to time (default: %(default)s)")
     reproduce = commands.add_parser("reproduce", help="measure the package's claims")
     reproduce.add_argument("--full", action="store_true", help="more logs, and the Open Bandit sample")
     reproduce.add_argument("--json", type=Path, help="also write the rows as JSON")
@@ -70,10 +77,16 @@ def _rerank(arguments: argparse.Namespace) -> int:
     from multislot_rerank.candidates import Candidates
     from multislot_rerank.reranker import SequentialGreedyReranker
 
-    request = json.loads(arguments.request.read_text(encoding="utf-8"))
+    try:
+        request = json.loads(arguments.request.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{arguments.request} is no JSON ({error})") from error
     for name in ("k", "objectives", "candidates"):
         if not isinstance(request, dict) or name not in request:
             raise ValueError(f"request has no field {name!r}; see the README for its form")
+    for name in ("objectives", "constraints"):
+        if not isinstance(request.get(name, []), list):
+            raise ValueError(f"{name}={request[name]!r} is no list; give a list of objects with a type")
     reranker = SequentialGreedyReranker(
         [_built(objectives, spec) for spec in request["objectives"]],
         request["k"],
@@ -91,6 +104,8 @@ def _rerank(arguments: argparse.Namespace) -> int:
 
 def _built(module: Any, spec: dict[str, Any]) -> Any:
     """An objective or constraint from its JSON form, ``{"type": "MaxSimilarity", "weight": 0.3}``."""
+    if not isinstance(spec, dict):
+        raise ValueError(f'{spec!r} is no objective or constraint; give an object such as {{"type": "Relevance"}}')
     fields = dict(spec)
     kind = fields.pop("type", None)
     known = [name for name in module.__all__ if name not in ("Objective", "Constraint")]
@@ -100,6 +115,8 @@ def _built(module: Any, spec: dict[str, Any]) -> Any:
 
 
 def _call(build: Any, fields: dict[str, Any], name: str) -> Any:
+    if not isinstance(fields, dict):
+        raise ValueError(f"{name}={fields!r} is no object; give its fields by name")
     try:
         return build(**fields)
     except TypeError as error:
@@ -110,13 +127,33 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from multislot_rerank.ladder import estimate_all
     from multislot_rerank.log import SlateLog, TargetPolicy
 
-    log = SlateLog.from_frame(_table(arguments.log), arguments.objective or ["reward"])
-    target = _table(arguments.target).sort_values(["request", "slot"], kind="stable")
-    if len(target) != log.slates.size:
-        raise ValueError(f"target has {len(target)} rows where the log has {log.slates.size}; give one a logged slot")
-    slates = target["item"].to_numpy().reshape(log.slates.shape)
-    print(estimate_all(log, TargetPolicy.deterministic(log, slates)))
+    table = _table(arguments.log)
+    log = SlateLog.from_frame(table, arguments.objective or ["reward"])
+    target = _table(arguments.target)
+    _check_columns(target, arguments.target, "request", "slot", "item")
+    print(estimate_all(log, TargetPolicy.deterministic(log, _slates(target, table, log.slates.shape, "target"))))
     return 0
+
+
+def _check_columns(table: "pd.DataFrame", path: Path, *names: str) -> None:
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+
+
+def _slates(rows: "pd.DataFrame", logged: "pd.DataFrame", shape: tuple[int, ...], name: str) -> Any:
+    """A policy's items in the order of the log's requests and slots, which must be the same."""
+    if len(rows) != len(logged):
+        raise ValueError(f"{name} has {len(rows)} rows where the log has {len(logged)}; give one a logged slot")
+    ours, theirs = (t.sort_values(["request", "slot"], kind="stable") for t in (rows, logged))
+    for column in ("request", "slot"):
+        differs = ours[column].to_numpy() != theirs[column].to_numpy()
+        if differs.any():
+            raise ValueError(
+                f"{name} has {column} {ours[column].iloc[differs.argmax()]} where the log has "
+                f"{theirs[column].iloc[differs.argmax()]}; give a row for every request and slot of the log"
+            )
+    return ours["item"].to_numpy().reshape(shape)
 
 
 def _table(path: Path) -> "pd.DataFrame":
@@ -124,7 +161,11 @@ def _table(path: Path) -> "pd.DataFrame":
         import pandas
     except ModuleNotFoundError as error:
         raise ValueError("reading logs needs the extra: pip install 'multislot-rerank[logs]'") from error
-    return pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_csv(path)
+    try:
+        return pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_csv(path)
+    except ValueError as error:
+        form = "Parquet" if path.suffix == ".parquet" else "CSV"
+        raise ValueError(f"{path} cannot be read as {form} ({error})") from error
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -146,16 +187,16 @@ def _pareto(arguments: argparse.Namespace) -> int:
     from multislot_rerank.log import SlateLog
     from multislot_rerank.pareto import ParetoFront, choose_honestly, sweep
 
-    log = SlateLog.from_frame(_table(arguments.log), arguments.objective or ["reward"])
+    logged = _table(arguments.log)
+    log = SlateLog.from_frame(logged, arguments.objective or ["reward"])
     table = _table(arguments.policies)
-    missing = {"policy", "request", "slot", "item"} - set(table.columns)
-    if missing:
-        raise ValueError(f"{arguments.policies} lacks the columns {', '.join(sorted(missing))}")
-    slates = {}
-    for name, rows in table.sort_values(["request", "slot"], kind="stable").groupby("policy", sort=False):
-        if len(rows) != log.slates.size:
-            raise ValueError(f"policy {name!r} has {len(rows)} rows where the log has {log.slates.size}")
-        slates[str(name)] = rows["item"].to_numpy().reshape(log.slates.shape)
+    _check_columns(table, arguments.policies, "policy", "request", "slot", "item")
+    if table.empty:
+        raise ValueError(f"{arguments.policies} has no rows; give each policy a row a logged slot")
+    slates = {
+        str(name): _slates(rows, logged, log.slates.shape, f"policy {name!r}")
+        for name, rows in table.groupby("policy", sort=False)
+    }
     unknown = set(arguments.less) - set(log.objectives)
     if unknown:
         raise ValueError(f"--less {', '.join(sorted(unknown))}: the objectives are {', '.join(log.objectives)}")
@@ -185,6 +226,10 @@ def _simulate(arguments: argparse.Namespace) -> int:
     from multislot_rerank.policies import Policy, by_relevance, compare_policies, greedy_truth, whole_slate
     from multislot_rerank.reranker import SequentialGreedyReranker
 
+    if not math.isfinite(arguments.influence):
+        raise ValueError(f"--influence {arguments.influence} is not finite; 0 is none, 1 the default, 2 strong")
+    if arguments.seed < 0:
+        raise ValueError(f"--seed {arguments.seed} is negative; give a whole number of at least 0")
     if not 1 <= arguments.slots <= arguments.candidates:
         raise ValueError(f"--slots {arguments.slots} must be between 1 and --candidates {arguments.candidates}")
     world = InfluenceWorld(arguments.influence, arguments.candidates, arguments.slots)

@@ -6,6 +6,8 @@ last of the list first and the fresh quota at the very end; the slate reports wh
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from multislot_rerank.errors import InvalidInput
 
 __all__ = ["Constraint", "FreshQuota", "MaxPerWindow", "MinGap", "Pin"]
@@ -17,6 +19,10 @@ class Pin:
 
     item: int
     slot: int
+
+    def __post_init__(self) -> None:
+        _at_least("Pin", "item", self.item, 0)
+        _at_least("Pin", "slot", self.slot, 0)
 
 
 @dataclass(frozen=True)
@@ -60,5 +66,5 @@ Constraint = Pin | MaxPerWindow | MinGap | FreshQuota
 
 
 def _at_least(constraint: str, name: str, value: int, least: int) -> None:
-    if value < least:
-        raise InvalidInput(f"{constraint}: {name}={value} must be at least {least}")
+    if not isinstance(value, (int, np.integer)) or value < least:
+        raise InvalidInput(f"{constraint}: {name}={value!r} must be at least {least}, a whole number")

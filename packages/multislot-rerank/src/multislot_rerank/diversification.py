@@ -93,8 +93,8 @@ def diversify(
     relevance = finite("scores", scores, 1)
     if len(relevance) != len(vectors):
         raise InvalidInput(f"scores has {len(relevance)} entries for {len(vectors)} embeddings; give one an item")
-    if not 1 <= k <= len(relevance):
-        raise InvalidInput(f"k={k} must be between 1 and the {len(relevance)} items there are")
+    if not isinstance(k, (int, np.integer)) or not 1 <= k <= len(relevance):
+        raise InvalidInput(f"k={k!r} must be between 1 and the {len(relevance)} items there are")
     if not 0 <= diversity <= 1:
         raise InvalidInput(f"diversity={diversity} must be inside [0, 1]")
     try:

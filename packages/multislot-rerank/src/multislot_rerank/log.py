@@ -185,16 +185,22 @@ class SlateLog:
         missing = [column for column in needed if column not in frame.columns]
         if missing:
             raise InvalidInput(f"frame has no column {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
+        if not len(frame):
+            raise InvalidInput("frame has no rows; give a row a slot")
         ordered = frame.sort_values(["request", "slot"], kind="stable")
-        slot = ordered["slot"].to_numpy()
-        slots = int(slot.max()) + 1
-        if len(slot) % slots or (slot.reshape(-1, slots) != np.arange(slots)).any():
+        slot = finite("slot", ordered["slot"].to_numpy(), 1)
+        slots, request = int(slot.max()) + 1, ordered["request"].to_numpy()
+        if (
+            len(slot) % slots
+            or (slot.reshape(-1, slots) != np.arange(slots)).any()
+            or ordered["request"].nunique() != len(slot) // slots
+            or (request.reshape(-1, slots) != request[::slots, None]).any()
+        ):
             raise InvalidInput(f"frame: every request needs slots 0 .. {slots - 1}, each once")
         n = len(slot) // slots
 
         def wide(column: str) -> Floats:
-            column_values: Floats = ordered[column].to_numpy(np.float64).reshape(n, slots)
-            return column_values
+            return finite(column, ordered[column].to_numpy(), 1).reshape(n, slots)
 
         slates = integers("item", wide("item"), 2)
         rewards = np.stack([wide(objective) for objective in objectives], axis=2)

@@ -163,9 +163,15 @@ class ModelReranker:
         InvalidInput
             If the file is of another schema or its trees do not hang together.
         """
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        try:
+            document = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"{path} is no JSON ({error}); write it with ModelReranker.save") from error
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise InvalidInput(f"{path} is no model of schema {SCHEMA}; write it with ModelReranker.save")
+        missing = {"scores", "attributes", "slots", "monotone", "heads", "weights"} - set(document)
+        if missing:
+            raise InvalidInput(f"{path} lacks {', '.join(sorted(missing))}; write it with ModelReranker.save")
         features = ContextFeatures(
             document["scores"], tuple(document["attributes"]), document["slots"], document["monotone"]
         )

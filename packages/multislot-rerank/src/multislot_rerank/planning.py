@@ -61,11 +61,16 @@ def plan_logging(
     for name, value in (("standard_error", standard_error), ("reward_deviation", reward_deviation)):
         if not (math.isfinite(value) and value > 0):
             raise InvalidInput(f"{name}={value} must be positive")
-    needed = math.ceil((reward_deviation / standard_error) ** 2)
+    ratio = reward_deviation / standard_error
+    if ratio > 1e8:
+        raise InvalidInput(f"standard_error={standard_error} is too small for reward_deviation={reward_deviation}")
+    needed = math.ceil(ratio**2)
     kinds = (Interaction.FULL, Interaction.CASCADE, Interaction.SET, Interaction.INDEPENDENT)
     plans = []
     for kind in kinds:
         probability = float(acceptance(np.array([candidates]), slots, kind)[0, -1])
+        if probability < 1e-280:
+            raise InvalidInput(f"slots={slots} of candidates={candidates} never match; plan for fewer slots")
         plans.append(LoggingPlan(kind, probability, needed, _requests(needed, probability)))
     return tuple(plans)
 

@@ -85,8 +85,9 @@ class SequentialGreedyReranker:
 
     def __post_init__(self) -> None:
         for name in ("k", "beam"):
-            if getattr(self, name) < 1:
-                raise InvalidInput(f"{name}={getattr(self, name)} must be at least 1")
+            value = getattr(self, name)
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+                raise InvalidInput(f"{name}={value!r} must be at least 1, a whole number")
         once = [
             f"AttributeRepeat of {objective.attribute}"
             if isinstance(objective, AttributeRepeat)

@@ -18,6 +18,8 @@ from nu_physics.solar.commands import add_parser as add_solar_parser
 __all__ = ["main"]
 
 REGIMES = ("fixed", "prior", "free")
+_REGIME_HELP = "oscillation parameters fixed, with the global fit as prior, or free (default: %(default)s)"
+_DOMAIN_HELP = "theta12 below 45 degrees (light), above (dark) or both (default: %(default)s)"
 PLOT_NAMES = ("probability", "effective", "spectrum", "bounds", "ordering", "precision", "dayabay")
 
 
@@ -53,10 +55,16 @@ def _parser() -> argparse.ArgumentParser:
 
     prob = commands.add_parser("prob", help="oscillation probabilities at constant density")
     _model_options(prob, experiment=False)
-    prob.add_argument("--energy", type=float, nargs="+", default=[2.0, 3.0, 4.0, 5.0, 6.0], metavar="MEV")
-    prob.add_argument("--baseline", type=float, default=52.5, metavar="KM")
-    prob.add_argument("--density", type=float, default=2.45, metavar="G_CM3")
-    prob.add_argument("--channels", choices=("ee", "all"), default="ee")
+    prob.add_argument(
+        "--energy", type=float, nargs="+", default=[2.0, 3.0, 4.0, 5.0, 6.0], metavar="MEV", help="in MeV (2 3 4 5 6)"
+    )
+    prob.add_argument("--baseline", type=float, default=52.5, metavar="KM", help="in km (default: %(default)s)")
+    prob.add_argument(
+        "--density", type=float, default=2.45, metavar="G_CM3", help="in g/cm3; 0 is vacuum (default: %(default)s)"
+    )
+    prob.add_argument(
+        "--channels", choices=("ee", "all"), default="ee", help="P_ee, or all nine (default: %(default)s)"
+    )
     prob.add_argument("--neutrino", action="store_true", help="neutrinos instead of antineutrinos")
 
     spectrum = commands.add_parser("spectrum", help="JUNO's expected spectrum and rates")
@@ -66,21 +74,21 @@ def _parser() -> argparse.ArgumentParser:
     fit = commands.add_parser("fit", help="fit JUNO counts or the Daya Bay data")
     _model_options(fit)
     fit.add_argument("data", nargs="?", default="asimov", help="asimov, dayabay, or a text file with 340 counts")
-    fit.add_argument("--regime", choices=REGIMES, default="free")
+    fit.add_argument("--regime", choices=REGIMES, default="free", help=_REGIME_HELP)
     fit.add_argument("--free", nargs="+", metavar="NAME", help="fitted parameters, instead of the four of the regime")
-    fit.add_argument("--theta12-domain", choices=("light", "dark", "both"), default="both")
+    fit.add_argument("--theta12-domain", choices=("light", "dark", "both"), default="both", help=_DOMAIN_HELP)
 
     ordering = commands.add_parser(
         "ordering", help="mass-ordering sensitivity; eta set here is in nature, not in the fit"
     )
     _model_options(ordering)
-    ordering.add_argument("--theta12-domain", choices=("light", "dark", "both"), default="light")
+    ordering.add_argument("--theta12-domain", choices=("light", "dark", "both"), default="light", help=_DOMAIN_HELP)
 
     bounds = commands.add_parser("bounds", help="bounds on one eta in each regime")
     _model_options(bounds)
     bounds.add_argument("--eta", default="eta_ee", help="which eta (default: %(default)s)")
-    bounds.add_argument("--regime", choices=(*REGIMES, "all"), default="all")
-    bounds.add_argument("--sigmas", type=float, default=3.0)
+    bounds.add_argument("--regime", choices=(*REGIMES, "all"), default="all", help=_REGIME_HELP)
+    bounds.add_argument("--sigmas", type=float, default=3.0, help="confidence in standard deviations (%(default)s)")
 
     precision = commands.add_parser("precision", help="expected precision of the oscillation parameters")
     _model_options(precision)
@@ -90,26 +98,26 @@ def _parser() -> argparse.ArgumentParser:
     scan.add_argument(
         "--grid", action="append", required=True, metavar="NAME=LOW:HIGH:COUNT", help="an axis; repeatable"
     )
-    scan.add_argument("--regime", choices=REGIMES, default="free")
+    scan.add_argument("--regime", choices=REGIMES, default="free", help=_REGIME_HELP)
     scan.add_argument("--executor", default="serial", help="serial, processes or ray (default: %(default)s)")
-    scan.add_argument("--workers", type=int, default=2)
+    scan.add_argument("--workers", type=int, default=2, help="processes or Ray tasks (default: %(default)s)")
     scan.add_argument("--chunk", type=int, default=200, help="points per checkpoint (default: %(default)s)")
     scan.add_argument("--work-dir", metavar="FOLDER", help="keep finished chunks here and resume from them")
     scan.add_argument("--out", required=True, metavar="FILE", help="table, .parquet or .npz")
 
     toys = commands.add_parser("toys", help="simulated experiments: distribution of the ordering statistic")
     _model_options(toys)
-    toys.add_argument("--count", type=int, default=100)
-    toys.add_argument("--seed", type=int, default=0)
-    toys.add_argument("--event-level", action="store_true", help="draw every event")
+    toys.add_argument("--count", type=int, default=100, help="experiments to simulate (default: %(default)s)")
+    toys.add_argument("--seed", type=int, default=0, help="at least 0 (default: %(default)s)")
+    toys.add_argument("--event-level", action="store_true", help="draw every event, not counts in bins (slower)")
 
     plot = commands.add_parser("plot", help="pictures (extra plots)")
-    plot.add_argument("name", choices=PLOT_NAMES)
+    plot.add_argument("name", choices=PLOT_NAMES, help="what to draw")
     plot.add_argument("--out", required=True, metavar="FILE", help="suffix decides: .svg, .pdf, .png")
-    plot.add_argument("--preset", default="pdg2020")
+    plot.add_argument("--preset", default="pdg2020", help="global-fit values (default: %(default)s)")
 
     data = commands.add_parser("data", help="what data and constants there are")
-    data.add_argument("action", choices=("list", "check"))
+    data.add_argument("action", choices=("list", "check"), help="list everything, or check the Daya Bay release")
 
     add_solar_parser(commands)
 
@@ -121,19 +129,28 @@ def _parser() -> argparse.ArgumentParser:
 
 def _apply_config(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse twice: once for --config, then with its keys as defaults of the subcommand."""
-    from nu_physics.errors import check_choice
+    from nu_physics.errors import InvalidInput, check_choice
 
     first = parser.parse_args(arguments)
     path = getattr(first, "config", None)
     if path is None:
         return first
-    with Path(path).open("rb") as stream:
-        table = tomllib.load(stream)
-    pairs = [f"{name}={value}" for name, value in table.pop("set", {}).items()]
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"--config {path} is no TOML ({error})") from None
+    values = table.pop("set", {})
+    if not isinstance(values, dict):
+        raise InvalidInput(f"set = {values!r} in {path}: give a table, [set] and lines NAME = VALUE")
+    pairs = [f"{name}={value}" for name, value in values.items()]
     defaults = {}
     for key, value in table.items():
         name = key.replace("-", "_")
         check_choice(f"key in {path}", name, [k for k in vars(first) if k not in ("command", "config", "version")])
+        if isinstance(getattr(first, name), list) != isinstance(value, list):
+            raise InvalidInput(
+                f"{key} = {value!r} in {path}: give a {'list' if not isinstance(value, list) else 'value'}"
+            )
         defaults[name] = value
     _subparser(parser, first.command).set_defaults(**defaults)
     args = parser.parse_args(arguments)
@@ -263,9 +280,19 @@ def _spectrum(args: argparse.Namespace) -> None:
     )
 
 
-def _fit(args: argparse.Namespace) -> None:
+def _counts(path: str) -> Any:
     import numpy as np
 
+    from nu_physics.errors import InvalidInput
+
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        return np.array([float(word) for line in lines for word in line.partition("#")[0].split()])
+    except ValueError as error:
+        raise InvalidInput(f"data = {path!r}: {error}; give a text file of numbers, one count a bin") from None
+
+
+def _fit(args: argparse.Namespace) -> None:
     if args.data == "dayabay":
         import dataclasses
 
@@ -285,7 +312,7 @@ def _fit(args: argparse.Namespace) -> None:
 
     parameters, snsi = _physics(args)
     experiment = _experiment(args)
-    counts = experiment.expected(parameters, snsi) if args.data == "asimov" else np.loadtxt(args.data, ndmin=1)
+    counts = experiment.expected(parameters, snsi) if args.data == "asimov" else _counts(args.data)
     priors = global_fit_priors(parameters) if args.regime == "prior" else {}
     default = () if args.regime == "fixed" else OSCILLATION
     fit = Fit(experiment, counts, parameters, snsi, statistic=args.statistic, priors=priors)
@@ -393,6 +420,9 @@ def _scan(args: argparse.Namespace) -> None:
         chunk=args.chunk,
     )
 
+    if Path(args.out).suffix not in (".parquet", ".npz"):
+        raise InvalidInput(f"--out {args.out!r}: the suffix must be .parquet or .npz")
+
     def progress(done: int, total: int) -> None:
         print(f"\r{done} of {total} chunks", end="", file=sys.stderr, flush=True)
 
@@ -429,10 +459,17 @@ def _toys(args: argparse.Namespace) -> None:
 
 
 def _plot(args: argparse.Namespace) -> None:
+    from nu_physics.errors import InvalidInput
     from nu_physics.oscillation.parameters import preset
     from nu_physics.plots import PLOTS
 
-    PLOTS[args.name](preset(args.preset)).savefig(args.out, dpi=200)
+    target = Path(args.out)
+    if target.suffix not in (".svg", ".pdf", ".png"):
+        raise InvalidInput(f"--out {args.out!r}: the suffix must be .svg, .pdf or .png")
+    figure = PLOTS[args.name](preset(args.preset))
+    scratch = target.with_name(f".{target.stem}.part{target.suffix}")
+    figure.savefig(scratch, dpi=200)
+    scratch.replace(target)
     print(args.out)
 
 

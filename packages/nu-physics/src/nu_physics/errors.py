@@ -47,7 +47,7 @@ def check_choice(name: str, value: str, known: Iterable[str]) -> str:
     if value in names:
         return value
     near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    hint = f"; did you mean {' or '.join(near)}?" if near else "."
     raise InvalidInput(f"{name} = {value!r} is not known{hint} Known: {', '.join(names)}")
 
 

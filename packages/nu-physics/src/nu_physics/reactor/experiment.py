@@ -379,13 +379,23 @@ def juno(
     systematics : Systematics, optional
         JUNO's table by default; ``Systematics.none()`` for statistics only.
     with_backgrounds, nonlinearity_pulls : bool
+        Backgrounds in the prediction; the four pulls of the energy scale's shape in fits.
     cross_section_order : str
+        Order of inverse beta decay; ``"strumia-vissani"`` is the full one, with recoil.
     step_MeV : float
+        Step of the neutrino-energy grid, in MeV.
 
     Raises
     ------
     InvalidInput
         A value outside its range or an unknown layout.
+
+    Examples
+    --------
+    >>> from nu_physics import OscillationParameters
+    >>> counts = juno(exposure_days=365.25).expected(OscillationParameters())
+    >>> counts.shape, float(counts.sum()) > 1e4
+    ((340,), True)
     """
     check_choice("layout", layout, [name for name in packaged("sites") if name.startswith("juno")])
     curve = NonLinearity.juno()

@@ -19,45 +19,55 @@ def add_parser(commands: Any) -> None:
     actions = group.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     capture = actions.add_parser("capture", help="capture rate and equilibrium")
-    capture.add_argument("mass", type=float, nargs="+", metavar="GEV")
-    capture.add_argument("--sigma-si", type=float, default=0.0, metavar="CM2")
-    capture.add_argument("--sigma-sd", type=float, default=0.0, metavar="CM2")
+    capture.add_argument("mass", type=float, nargs="+", metavar="GEV", help="WIMP mass; several make a table")
+    capture.add_argument(
+        "--sigma-si", type=float, default=0.0, metavar="CM2", help="spin-independent, on a nucleon (0)"
+    )
+    capture.add_argument("--sigma-sd", type=float, default=0.0, metavar="CM2", help="spin-dependent, on a proton (0)")
     capture.add_argument("--sun", default="b16-agss09", help="b16-agss09 or b16-gs98 (default: %(default)s)")
-    capture.add_argument("--form-factor", choices=("exponential", "helm"), default="exponential")
-    capture.add_argument("--method", choices=("gould", "jkg"), default="gould")
+    capture.add_argument(
+        "--form-factor", choices=("exponential", "helm"), default="exponential", help="%(default)s by default"
+    )
+    capture.add_argument(
+        "--method", choices=("gould", "jkg"), default="gould", help="the integral, or the fit of the 1996 review"
+    )
 
     spectrum = actions.add_parser("spectrum", help="neutrinos per annihilation at production")
     _channel(spectrum)
     spectrum.add_argument("--live", type=int, metavar="EVENTS", help="generate with Pythia instead of the table")
-    spectrum.add_argument("--seed", type=int, default=1)
+    spectrum.add_argument("--seed", type=int, default=1, help="of Pythia, with --live (default: %(default)s)")
 
     propagate = actions.add_parser("propagate", help="neutrinos per annihilation that reach the Earth's distance")
     _channel(propagate)
 
     rate = actions.add_parser("rate", help="muon rates at a given cross section")
     _channel(rate)
-    rate.add_argument("--sigma-si", type=float, default=0.0, metavar="CM2")
-    rate.add_argument("--sigma-sd", type=float, default=0.0, metavar="CM2")
+    rate.add_argument("--sigma-si", type=float, default=0.0, metavar="CM2", help="spin-independent, on a nucleon (0)")
+    rate.add_argument("--sigma-sd", type=float, default=0.0, metavar="CM2", help="spin-dependent, on a proton (0)")
     _rate_options(rate)
 
     texts = {"bounds": "upper bounds of muon rates at direct-detection limits", "scan": "the same, resumable"}
     for name, text in texts.items():
         bounds = actions.add_parser(name, help=text)
-        bounds.add_argument("--mass", type=float, nargs="+", default=[200.0, 500.0, 1000.0, 5000.0], metavar="GEV")
+        bounds.add_argument(
+            "--mass", type=float, nargs="+", default=[200.0, 500.0, 1000.0, 5000.0], metavar="GEV", help="WIMP masses"
+        )
         bounds.add_argument("--model", nargs="+", default=["bb", "WW", "tautau"], help="channels or singlet-scalar")
         bounds.add_argument("--limit", nargs="+", default=["xenon1t-2018"], help="names (see: solar limits), or all")
         bounds.add_argument("--csv", metavar="FILE", help="write the table")
         _rate_options(bounds)
         if name == "scan":
-            bounds.add_argument("--executor", choices=("serial", "processes", "ray"), default="serial")
-            bounds.add_argument("--workers", type=int, default=2)
+            bounds.add_argument(
+                "--executor", choices=("serial", "processes", "ray"), default="serial", help="serial by default"
+            )
+            bounds.add_argument("--workers", type=int, default=2, help="processes or Ray tasks (%(default)s)")
             bounds.add_argument("--work-dir", metavar="FOLDER", help="keep finished masses here and continue from them")
 
     limits = actions.add_parser("limits", help="the packaged direct-detection limits")
     limits.add_argument("--mass", type=float, metavar="GEV", help="print each limit at this mass")
 
     plot = actions.add_parser("plot", help="a picture as SVG (extra: plots)")
-    plot.add_argument("name", choices=PLOT_NAMES)
+    plot.add_argument("name", choices=PLOT_NAMES, help="what to draw")
     plot.add_argument("file", metavar="FILE.svg")
     for parser in (capture, spectrum, propagate, rate):
         parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
@@ -65,13 +75,20 @@ def add_parser(commands: Any) -> None:
 
 def _channel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("channel", help="cc, bb, tt, gg, tautau, WW, ZZ, hh, nuenue, numunumu or nutaunutau")
-    parser.add_argument("mass", type=float, metavar="GEV")
+    parser.add_argument("mass", type=float, metavar="GEV", help="WIMP mass")
 
 
 def _rate_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--equilibrium", choices=("solve", "assume"), default="solve")
-    parser.add_argument("--threshold", type=float, default=10.0, metavar="GEV", help="least muon energy")
-    parser.add_argument("--selection", choices=("upgoing", "all"), default="upgoing")
+    parser.add_argument(
+        "--equilibrium",
+        choices=("solve", "assume"),
+        default="solve",
+        help="of capture and annihilation: solved, or taken as reached",
+    )
+    parser.add_argument("--threshold", type=float, default=10.0, metavar="GEV", help="least muon energy (%(default)s)")
+    parser.add_argument(
+        "--selection", choices=("upgoing", "all"), default="upgoing", help="of ARCA's area: %(default)s by default"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -79,11 +96,19 @@ def run(args: argparse.Namespace) -> None:
     _ACTIONS[args.action](args)
 
 
+def _check_cross_section(args: argparse.Namespace) -> None:
+    from nu_physics.errors import InvalidInput
+
+    if args.sigma_si == 0.0 and args.sigma_sd == 0.0:
+        raise InvalidInput("--sigma-si and --sigma-sd are both 0: nothing is captured; give one in cm2, such as 1e-46")
+
+
 def _capture(args: argparse.Namespace) -> None:
     from nu_physics.solar.capture import capture_rate
     from nu_physics.solar.equilibrium import annihilation_rate
     from nu_physics.solar.sun import solar_model
 
+    _check_cross_section(args)
     sun, table = solar_model(args.sun), []
     for mass in args.mass:
         found = capture_rate(
@@ -160,6 +185,7 @@ def _rate(args: argparse.Namespace) -> None:
     from nu_physics.solar.propagation import propagation_matrix
     from nu_physics.solar.spectra import source_spectrum
 
+    _check_cross_section(args)
     found = capture_rate(args.mass, sigma_si_cm2=args.sigma_si, sigma_sd_cm2=args.sigma_sd)
     annihilation = annihilation_rate(found.rate_per_s, args.mass, equilibrium=args.equilibrium)
     arrived = propagation_matrix().apply(source_spectrum(args.channel, args.mass).number)
@@ -175,6 +201,7 @@ def _rate(args: argparse.Namespace) -> None:
 
 
 def _bounds(args: argparse.Namespace) -> None:
+    from nu_physics.errors import InvalidInput
     from nu_physics.solar.bounds import COLUMNS, BoundsJob, run_bounds
     from nu_physics.solar.limits import limit_names
 
@@ -195,13 +222,16 @@ def _bounds(args: argparse.Namespace) -> None:
         work_dir=args.work_dir if resumable else None,
         progress=_progress if resumable and sys.stderr.isatty() else None,
     )
+    if not rows:
+        more = f" (and {len(skipped) - 1} more like it)" if len(skipped) > 1 else ""
+        raise InvalidInput(f"no bound: {skipped[0]}{more}")
     print("mass (GeV)  model           limit            tanh2   events/year   muons/km2/year   contained/km3/year")
     for row in rows:
         print(
             f"{row.mass_GeV:<10g}  {row.model:<14}  {row.limit:<15}  {row.equilibrium:5.3f}   "
             f"{row.events_per_year:<11.3g}   {row.muons_per_km2_year:<14.3g}   {row.contained_per_km3_year:.3g}"
         )
-    if rows and max(row.events_per_year for row in rows) < 1.0:
+    if max(row.events_per_year for row in rows) < 1.0:
         print(
             "every bound is below one selected event a year: at these limits the telescope cannot see the Sun's WIMPs"
         )
@@ -219,9 +249,11 @@ def _progress(done: int, total: int) -> None:
 
 
 def _limits(args: argparse.Namespace) -> None:
-    from nu_physics.errors import InvalidInput
+    from nu_physics.errors import InvalidInput, check_range
     from nu_physics.solar.limits import limit, limit_names
 
+    if args.mass is not None:
+        check_range("--mass", args.mass, 0.0, open_low=True)
     for name in limit_names():
         entry = limit(name)
         low, high = entry.range_GeV
@@ -235,9 +267,12 @@ def _limits(args: argparse.Namespace) -> None:
 
 
 def _plot(args: argparse.Namespace) -> None:
+    from nu_physics.errors import InvalidInput
     from nu_physics.plots import figure_svg
     from nu_physics.solar.plots import PLOTS
 
+    if Path(args.file).suffix != ".svg":
+        raise InvalidInput(f"file = {args.file!r}: the suffix must be .svg")
     _write_whole(Path(args.file), figure_svg(PLOTS[args.name]()))
     print(f"{args.file} written")
 

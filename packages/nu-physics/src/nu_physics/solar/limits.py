@@ -91,7 +91,14 @@ def limit_names() -> tuple[str, ...]:
 
 
 def limit(name: str) -> DirectDetectionLimit:
-    """Return a packaged limit; an unknown name raises ``InvalidInput`` with the nearest ones."""
+    """Return a packaged limit; an unknown name raises ``InvalidInput`` with the nearest ones.
+
+    Examples
+    --------
+    >>> lz = limit("lz-2024")
+    >>> lz.coupling, f"{lz.cross_section(1000.0):.1e} cm2"
+    ('spin-independent', '2.8e-47 cm2')
+    """
     return _from_table(name, _packaged()[check_choice("limit", name, _packaged())])
 
 

@@ -280,7 +280,39 @@ def eta_bound(
     search: float = 0.05,
     statistic: str = "gaussian",
 ) -> BoundResult:
-    """Return where the chi2 of standard data crosses ``sigmas``^2 on each side of eta = 0, within +-``search``."""
+    """Return where the chi2 of standard data crosses ``sigmas``^2 on each side of eta = 0, within +-``search``.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    truth : OscillationParameters
+        Source of the Asimov data, without a scalar term.
+    name : str
+        Which eta: ``"eta_ee"``, ``"eta_em"``, ...
+    regime : {"fixed", "prior", "free"}
+        What the fit does with the oscillation parameters.
+    sigmas, search : float
+        Confidence in standard deviations; largest absolute eta looked at.
+    statistic : str
+        As in :class:`Fit`.
+
+    Returns
+    -------
+    BoundResult
+        ``low`` and ``high`` are None where nothing is excluded within the search.
+
+    Raises
+    ------
+    InvalidInput
+        A value outside its range or an unknown name.
+
+    Examples
+    --------
+    >>> from nu_physics import OscillationParameters, juno
+    >>> bound = eta_bound(juno(), OscillationParameters())
+    >>> round(bound.low, 5), round(bound.high, 5)
+    (-0.00163, 0.00163)
+    """
     check_range("sigmas", sigmas, 0.0, open_low=True)
     check_range("search", search, 0.0, 10.0, open_low=True)
     level = sigmas**2
@@ -354,6 +386,8 @@ def toys(
     """
     if count < 1:
         raise InvalidInput(f"count = {count!r} is outside the allowed range [1, inf)")
+    if seed < 0:
+        raise InvalidInput(f"seed = {seed!r} is outside the allowed range [0, inf)")
     base = mass_ordering(experiment, truth, snsi)
     expected = experiment.expected(truth, snsi)
     edges = experiment.binning.edges_MeV

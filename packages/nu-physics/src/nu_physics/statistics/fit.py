@@ -315,6 +315,8 @@ class Fit:
         """
         for name in free:
             check_choice("free parameter", name, SURVIVAL_PARAMETERS)
+            if free.count(name) > 1:
+                raise InvalidInput(f"free parameter = {name!r} is given twice; keep one")
         check_choice("theta12_domain", theta12_domain, THETA12_DOMAINS)
         if "density_g_cm3" in free:
             raise InvalidInput("density_g_cm3 cannot be free in a fit; it belongs to the site")

@@ -71,5 +71,6 @@ def info(name: str) -> DatasetInfo:
     known = {entry.name: entry for entry in catalog()}
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=2) or sorted(known)
-    raise ValueError(f"name={name!r} is not in the catalogue; did you mean {' or '.join(near)}?")
+    near = difflib.get_close_matches(name, known, n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(known))}"
+    raise ValueError(f"name={name!r} is not in the catalogue; {hint}")

@@ -10,7 +10,10 @@ Floats = NDArray[np.float64]
 
 def finite_vector(name: str, values: ArrayLike) -> Floats:
     """Return a float64 vector; name the field and the row when it is none or not finite."""
-    vector = np.asarray(values, dtype=np.float64)
+    try:
+        vector = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name} is not an array of numbers ({error}); give one number a row") from None
     if vector.ndim != 1:
         raise ValueError(f"{name} has shape {vector.shape}; give one value a row (a vector)")
     if vector.size == 0:

@@ -92,8 +92,8 @@ def _bin_means(
     y: ArrayLike, probabilities: ArrayLike, bins: int, sample_weight: ArrayLike | None
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Share, mean label, mean prediction and effective rows of every bin that is not empty."""
-    if bins < 1:
-        raise ValueError(f"bins={bins} must be at least 1")
+    if not isinstance(bins, (int, np.integer)) or bins < 1:
+        raise ValueError(f"bins={bins!r} must be at least 1, a whole number")
     labels = binary_labels(y)
     values = finite_vector("probabilities", probabilities)
     same_length("probabilities", values, len(labels))
