@@ -547,7 +547,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
 
     def decision_function(self, X: Any, *, scores: Any = None, logits: Any = None, groups: Any = None) -> Floats:
         """Calibrated log-odds of the second class, shape (n,)."""
-        check_is_fitted(self, "selection_")
+        self._check_fitted()
         X = self._table(X, reset=False)
         table, z = self._split_score(X, scores, logits)
         z, _ = validation.winsorise(z, self.clip)
@@ -577,7 +577,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
 
     def apply(self, X: Any, *, groups: Any = None) -> Leaves:
         """Region of each row, shape (n,): the leaf, -1 for an unseen group, 0 where one map serves all rows."""
-        check_is_fitted(self, "selection_")
+        self._check_fitted()
         X = self._table(X, reset=False)
         if not isinstance(self.model_, Regions):
             if self.model_ is not None:
@@ -590,7 +590,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
 
     def calibrate(self, logits: Any, leaf: Any) -> Floats:
         """Calibrated probability of the second class from base logits and region numbers, without the features."""
-        check_is_fitted(self, "selection_")
+        self._check_fitted()
         z, _ = validation.winsorise(validation.base_logits(None, logits, np.size(logits)), self.clip)
         if isinstance(self.model_, Regions):
             numbers = np.asarray(leaf)
@@ -606,6 +606,10 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         if self.way_ == "identity":
             return sigmoid(z + self.prior_shift_)
         return sigmoid(self.overall_[0] + self.overall_[1] * z + self.prior_shift_)
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "selection_"):  # scikit-learn's own check gathers all tags, a tenth of a tree's prediction
+            check_is_fitted(self, "selection_")
 
     def _used(self) -> frozenset[int] | None:
         """Positions of the features that the fitted way reads, None for all."""
