@@ -4,7 +4,8 @@ uv run python packages/multislot-rerank/benchmarks/scaling.py
 
 Typical: random scores, so that most candidates can never win a slot and are not looked at again. Worst: all scores
 equal and a strong similarity penalty, so that every placed item changes every bound and all candidates are updated.
-The log-log slope is of the median CPU time; N runs at K = 20, K at N = 2000.
+The log-log slope is of the median CPU time, from sizes on at which a request's fixed cost hardly shows; N runs at
+K = 20, K at N = 2000.
 """
 
 import os
@@ -20,8 +21,8 @@ from multislot_rerank.objectives import AttributeRepeat, MaxSimilarity, Relevanc
 from multislot_rerank.reranker import SequentialGreedyReranker  # noqa: E402
 from papershelf_core.machine import Machine  # noqa: E402
 
-CANDIDATES = (250, 500, 1000, 2000, 4000, 8000)
-SLOTS = (5, 10, 20, 40, 80)
+CANDIDATES = (1000, 2000, 4000, 8000, 16000)
+SLOTS = (20, 40, 80, 160, 320)
 
 
 def median_ms(candidates: int, slots: int, worst: bool, repeat: int = 15) -> float:
