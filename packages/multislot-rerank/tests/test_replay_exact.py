@@ -1,12 +1,15 @@
-"""The replay theorem, over every log there can be, in rational arithmetic; and where it must fail."""
+"""The replay theorem, over every log there can be, in rational arithmetic; and where it must fail.
+
+The means are those of oracles.value_by_hand, which run on fractions; test_value ties the compiled ones to them.
+"""
 
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from multislot_rerank.slate_replay import Interaction, matches
-from multislot_rerank.value import slot_means
 from oracles.enumerated_logs import expectation, plackett_luce, reward
+from oracles.value_by_hand import slot_means
 
 HALF = Fraction(1, 2)
 TARGETS = {0: (1, 0), 1: (2, 1)}

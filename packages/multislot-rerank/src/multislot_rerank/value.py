@@ -25,7 +25,7 @@ from multislot_rerank.arrays import Floats, Ints, finite
 from multislot_rerank.errors import InvalidInput
 from multislot_rerank.slot_moments import slot_moments
 
-__all__ = ["Interval", "ValueEstimate", "slot_means", "weighted_value"]
+__all__ = ["Interval", "ValueEstimate", "weighted_value"]
 
 
 _NO_OFFSET: Floats = np.empty((0, 0, 0))
@@ -119,12 +119,6 @@ class ValueEstimate:
         matched = "/".join(str(count) for count in self.matched)
         tail = f"{self.estimator}: {matched} of {self.records} records a slot, effective {self.effective.min():.0f}"
         return "\n".join([*lines, tail, *self.warnings])
-
-
-def slot_means(weights: Floats, rewards: Floats) -> Floats:
-    """Self-normalised mean of each slot, sum_i w_ik r_ik / sum_i w_ik; shape (K, M). Exact on arrays of fractions."""
-    means: Floats = (weights[:, :, None] * rewards).sum(axis=0) / weights.sum(axis=0)[:, None]
-    return means
 
 
 def weighted_value(
