@@ -97,7 +97,7 @@ class TreePartitioner(BaseEstimator):  # type: ignore[misc]
             for i, column in enumerate(encoder.columns)
         ]
         self.tree_ = grow(
-            self.ordered(encoded),
+            reorder(encoded, self.ranks_),
             y,
             weight,
             max_depth=self.max_depth,
@@ -108,10 +108,6 @@ class TreePartitioner(BaseEstimator):  # type: ignore[misc]
         self.n_leaves = self.tree_.n_leaves
         self.ancestors = self.tree_.ancestors()
         return self
-
-    def ordered(self, encoded: Floats) -> NDArray[np.float32]:
-        """The matrix with category codes replaced by their ranks."""
-        return reorder(encoded, self.ranks_)
 
     @property
     def used(self) -> frozenset[int]:

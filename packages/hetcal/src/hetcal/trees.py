@@ -44,14 +44,6 @@ class FlatTree:
         return int(self.leaf.max()) + 1
 
     @cached_property
-    def depth(self) -> int:
-        """Longest way from the root to a leaf."""
-        level = np.zeros(self.feature.size, dtype=np.int64)
-        for node in np.flatnonzero(self.feature >= 0):  # children come after their parent
-            level[[self.left[node], self.right[node]]] = level[node] + 1
-        return int(level.max())
-
-    @cached_property
     def used(self) -> frozenset[int]:
         """Features that some split looks at."""
         return frozenset(int(f) for f in np.unique(self.feature) if f >= 0)
