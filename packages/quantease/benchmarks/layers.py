@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from papershelf_core import datasets, timing
 from quantease.calibration import token_windows
-from quantease.coordinate_descent import _by_column, coordinate_descent, objective
+from quantease.coordinate_descent import SortedMoment, _by_column, coordinate_descent, objective
 from quantease.gptq import gptq, upper_factor
 from quantease.grid import fit_grid
 from quantease.layer import quantize_layer
@@ -202,9 +202,9 @@ def sweep_forms(weight: torch.Tensor, sigma: torch.Tensor, start: str):
     """One whole sweep, its first gradient included, in three forms that end with the same codes."""
     sigma = sigma / sigma.diagonal().mean()
     sigma.diagonal().add_(0.01)
-    natural = torch.arange(len(sigma))
+    natural, moment = torch.arange(len(sigma)), SortedMoment.of(sigma)
     grid = fit_grid(weight, QuantizationScheme(3), "minmax", sigma.diagonal())
-    codes = grid.encode(weight) if start == "rounding" else gptq(weight, grid, upper_factor(sigma), natural)[0]
+    codes = grid.encode(weight) if start == "rounding" else gptq(weight, grid, upper_factor(sigma), natural).codes
     scale, zero = (entry.T.contiguous() for entry in grid.columns())
     scaled = sigma / sigma.diagonal()
     pull = (weight @ scaled).T.contiguous()
@@ -212,11 +212,11 @@ def sweep_forms(weight: torch.Tensor, sigma: torch.Tensor, start: str):
     before = (codes.T.contiguous() - zero) * scale
 
     def by_row() -> torch.Tensor:
-        return coordinate_descent(weight, codes, grid, sigma, natural, 1).codes
+        return coordinate_descent(weight, codes, grid, moment, 1).codes
 
     def lazy() -> torch.Tensor:
         gradient, moving = (weight - grid.decode(codes)) @ sigma, codes.clone()
-        _by_column(gradient, moving, grid, sigma, natural, 1, None)
+        _by_column(gradient, moving, grid, moment, 1, None)
         return moving
 
     def gemv() -> torch.Tensor:

@@ -6,7 +6,7 @@
 
 A cell is `<bits>-<group>-<recipe>`; its per-token nll is FOLDER/nll/<cell>.npy. `--peers` scores every file of
 dequantised weights that a peer has left in FOLDER/peers (see peer_*_model.py) in the same way.
-Calibration: the first 64 windows of 512 tokens of WikiText-2 valid; evaluation: 16 windows spread over WikiText-2 test.
+Calibration: the first 64 windows of 512 tokens of WikiText-2 valid; evaluation: 64 windows spread over WikiText-2 test.
 """
 
 import argparse
@@ -42,7 +42,7 @@ RECIPES = {
 }
 PAIRS = [("cd", "gptq"), ("feedback8-cd", "feedback8-gptq"), ("feedback32-cd", "feedback32-gptq")]
 OURS = ("feedback8-cd", "cd")  # against every other row of the same scheme
-CALIBRATION_WINDOWS, TEST_WINDOWS, LENGTH = 64, 16, 512
+CALIBRATION_WINDOWS, TEST_WINDOWS, LENGTH = 64, 64, 512
 
 
 def main() -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from oracles import quantease_by_entry as oracle
 from quantease import LayerError, OutlierConfig, QuantizationScheme, SchemeError, SolverConfig, quantize_layer
-from quantease.coordinate_descent import _by_column, certify, coordinate_descent, objective
+from quantease.coordinate_descent import SortedMoment, _by_column, certify, coordinate_descent, objective
 from quantease.gptq import _block_by_column, gptq, upper_factor
-from quantease.grid import _minmax, _search, _search_in_tensors, fit_grid
-from quantease.layer import _regularise, _start
+from quantease.grid import Grid, _error, _error_in_tensors, _minmax, _search, _search_in_tensors, fit_grid
+from quantease.layer import _regularise
 from quantease.outliers import choose_outliers, polish
 from quantease.paper import published
 from quantease.refit import refit_scales
@@ -37,10 +37,10 @@ def test_codes_equal_the_per_entry_oracle_and_no_single_move_improves(seed: int,
     monkeypatch.setattr("quantease.gptq.BLOCK_COLUMNS", 7)
     weight, sigma, grid, order = _parts(seed)
     numbers = (grid.scale.numpy(), grid.zero.numpy(), grid.group_size, grid.largest_code, sigma.numpy())
-    start, _ = gptq(weight, grid, upper_factor(sigma[order][:, order]), order)
+    start = gptq(weight, grid, upper_factor(sigma[order][:, order]), order).codes
     np.testing.assert_array_equal(start.numpy(), oracle.gptq(weight.numpy(), *numbers, order.numpy()))
 
-    found = coordinate_descent(weight, start, grid, sigma, order, SWEEPS_TO_CONVERGE)
+    found = coordinate_descent(weight, start, grid, SortedMoment.of(sigma, order), SWEEPS_TO_CONVERGE)
     codes, history = found.codes, found.history
     expected = oracle.coordinate_descent(weight.numpy(), start.numpy(), *numbers, order.numpy(), SWEEPS_TO_CONVERGE)
     np.testing.assert_array_equal(codes.numpy(), expected)
@@ -58,13 +58,13 @@ def test_tensor_form_gives_the_codes_of_the_row_form(seed: int, monkeypatch) -> 
     factor = upper_factor(sigma[order][:, order])
     free = choose_outliers(weight, sigma.diagonal(), OutlierConfig(0.1)) if seed % 2 else None
     rows = gptq(weight, grid, factor, order, free)
-    found = coordinate_descent(weight, rows[0], grid, sigma, order, 7, free, rows[1])
+    found = coordinate_descent(weight, rows.codes, grid, SortedMoment.of(sigma, order), 7, free, rows.rounded)
     monkeypatch.setattr("quantease.gptq._block_by_row", _block_by_column)
     monkeypatch.setattr("quantease.coordinate_descent._by_row", _by_column)
     columns = gptq(weight, grid, factor, order, free)
-    other = coordinate_descent(weight, columns[0], grid, sigma, order, 7, free, columns[1])
-    assert torch.equal(rows[0], columns[0])
-    torch.testing.assert_close(rows[1], columns[1])
+    other = coordinate_descent(weight, columns.codes, grid, SortedMoment.of(sigma, order), 7, free, columns.rounded)
+    assert torch.equal(rows.codes, columns.codes)
+    torch.testing.assert_close(rows.rounded, columns.rounded)
     assert torch.equal(found.codes, other.codes)
     torch.testing.assert_close(found.gradient, other.gradient)
     assert found.history == pytest.approx(other.history, rel=1e-10)
@@ -81,11 +81,13 @@ def test_grid_search_in_tensors_gives_the_grid_of_the_row_form(group, symmetric:
     tensors = _search_in_tensors(grouped, importance, widest, middle, scheme)
     torch.testing.assert_close(compiled[0], tensors[0])
     assert torch.equal(compiled[1], tensors[1])
+    error = _error(grouped, importance, *compiled, scheme)
+    torch.testing.assert_close(error, _error_in_tensors(grouped, importance, *compiled, scheme))
 
 
 def test_gptq_knows_the_objective_of_every_row() -> None:
     weight, sigma, grid, order = _parts(4)
-    start = _start(grid, weight, upper_factor(sigma[order][:, order]), order, None)
+    start = gptq(weight, grid, upper_factor(sigma[order][:, order]), order)
     torch.testing.assert_close(start.error, objective(weight, grid.decode(start.codes), sigma))
 
 
@@ -95,7 +97,7 @@ def test_refitted_scales_solve_the_normal_equations_and_carry_the_gradient() -> 
     for group in (None, 8):
         scheme = QuantizationScheme(3, group, scale_dtype="float32")
         grid = fit_grid(weight, scheme, "minmax", sigma.diagonal())
-        start = coordinate_descent(weight, grid.encode(weight), grid, sigma, torch.arange(24), 0)
+        start = coordinate_descent(weight, grid.encode(weight), grid, SortedMoment.of(sigma), 0)
         refitted, gradient = refit_scales(weight, weight @ sigma, start, grid, sigma, scheme)
         assert bool((refitted.scale != grid.scale).any(1).all())
         residual = weight - refitted.decode(start.codes)
@@ -184,6 +186,32 @@ def test_error_and_history_equal_their_definitions() -> None:
     start = quantize_layer(weight, hessian, QuantizationScheme(3, 16), SolverConfig("gptq"))
     assert result.history[-1] < result.history[0]
     assert result.error < start.error
+
+
+def test_float32_ends_where_float64_finds_no_better_code(monkeypatch) -> None:
+    """Doubtful rows alone are done again in float64; all rows where float32 cannot be trusted. Both end the same."""
+    weight, hessian = layer(200, 64, seed=5)
+    single, scheme = weight.float(), QuantizationScheme(3, 16)
+    done: list[int] = []
+
+    def counting(target, *rest, **named):
+        if target.dtype == torch.float64:
+            done.append(len(target))
+        return coordinate_descent(target, *rest, **named)
+
+    monkeypatch.setattr("quantease.layer.coordinate_descent", counting)
+    some = quantize_layer(single, hessian, scheme)
+    monkeypatch.setattr("quantease.layer.TRUSTED", 0.0)
+    every = quantize_layer(single, hessian, scheme)
+    assert done[0] < 60
+    assert done[1] == 200
+    assert torch.equal(some.codes, every.codes)
+    assert some.certificate.improving_moves == every.certificate.improving_moves == 0
+    assert some.error == pytest.approx(every.error, rel=1e-6)
+    sigma = _regularise(hessian / hessian.diagonal().mean(), 0.01)
+    grid = Grid(some.scale.double(), some.zero.double(), 16, 3)
+    gradient = (single.double() - some.dequantize(torch.float64)) @ sigma
+    assert certify(gradient, some.codes.double(), grid, sigma).improving_moves == 0
 
 
 def test_full_precision_target_is_the_direct_least_squares() -> None:

@@ -30,12 +30,11 @@ import torch
 from torch import Tensor
 
 from quantease.grid import Grid
-from quantease.kernels import descend
+from quantease.kernels import count_moves, descend
 
-__all__ = ["Certificate", "Descent", "certify", "coordinate_descent", "objective"]
+__all__ = ["Certificate", "Descent", "SortedMoment", "certify", "coordinate_descent", "objective"]
 
 BLOCK_COLUMNS = 64
-CERTIFIED_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,30 @@ def objective(target: Tensor, approximation: Tensor, sigma: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class SortedMoment:
+    """Sigma, and the order in which its columns are visited.
+
+    Attributes
+    ----------
+    sigma : Tensor of shape (p, p)
+    order : Tensor of shape (p,), int64
+    sorted : Tensor of shape (p, p)
+        ``sigma`` with rows and columns in ``order``.
+    """
+
+    sigma: Tensor
+    order: Tensor
+    sorted: Tensor
+
+    @classmethod
+    def of(cls, sigma: Tensor, order: Tensor | None = None) -> SortedMoment:
+        """Sort; None keeps the columns as they are."""
+        if order is None:
+            return cls(sigma, torch.arange(len(sigma), device=sigma.device), sigma.contiguous())
+        return cls(sigma, order, sigma.index_select(0, order).index_select(1, order))
+
+
+@dataclass(frozen=True)
 class Descent:
     """What a descent ends with.
 
@@ -91,8 +114,7 @@ def coordinate_descent(
     target: Tensor,
     codes: Tensor,
     grid: Grid,
-    sigma: Tensor,
-    order: Tensor,
+    moment: SortedMoment,
     sweeps: int,
     free: Tensor | None = None,
     values: Tensor | None = None,
@@ -106,9 +128,7 @@ def coordinate_descent(
     codes : Tensor of shape (q, p)
         Integers as floats; the start.
     grid : Grid
-    sigma : Tensor of shape (p, p)
-    order : Tensor of shape (p,), int64
-        Visiting order of the columns.
+    moment : SortedMoment
     sweeps : int
     free : Tensor of shape (q, p), bool, optional
         Entries outside the grid.
@@ -126,10 +146,10 @@ def coordinate_descent(
         scale, zero = grid.columns()
         moving = torch.where(free, values / scale + zero, moving)
     residual = target - grid.decode(moving)
-    gradient = residual @ sigma if gradient is None else gradient
+    gradient = residual @ moment.sigma if gradient is None else gradient
     start = float(residual.mul_(gradient).sum(dtype=torch.float64))
     by = _by_row if target.device.type == "cpu" else _by_column
-    gains = by(gradient, moving, grid, sigma, order, sweeps, free)
+    gains = by(gradient, moving, grid, moment, sweeps, free)
     history = tuple(start - gain for gain in [0.0, *itertools.accumulate(gains)])
     if free is None:
         return Descent(moving, None, gradient, history)
@@ -140,17 +160,16 @@ def _by_row(
     gradient: Tensor,
     codes: Tensor,
     grid: Grid,
-    sigma: Tensor,
-    order: Tensor,
+    moment: SortedMoment,
     sweeps: int,
     free: Tensor | None,
 ) -> list[float]:
     """Descend in place, compiled; the decrease of f in each sweep that changed a code, and in the one that did not."""
     gains, moves = np.zeros(sweeps), np.zeros(sweeps, np.int64)
     mask = torch.empty(0, 0, dtype=torch.bool) if free is None else free.contiguous()
-    group = torch.arange(len(order)) // grid.group_size
+    group = torch.arange(len(moment.order)) // grid.group_size
     largest = gradient.numpy().dtype.type(grid.largest_code)
-    fixed = (grid.scale.contiguous().numpy(), group.numpy(), sigma.contiguous().numpy(), order.numpy(), largest)
+    fixed = (grid.scale.contiguous().numpy(), group.numpy(), moment.sorted.numpy(), moment.order.numpy(), largest)
     descend(gradient.numpy(), codes.numpy(), *fixed, gains, moves, mask.numpy())
     # the sweep after the last move found nothing to change
     listed: list[float] = gains[: int(np.count_nonzero(moves)) + 1].tolist()
@@ -161,13 +180,12 @@ def _by_column(
     gradient: Tensor,
     codes: Tensor,
     grid: Grid,
-    sigma: Tensor,
-    order: Tensor,
+    moment: SortedMoment,
     sweeps: int,
     free: Tensor | None,
 ) -> list[float]:
     """The same in lazy blocks of tensor operations."""
-    sigma_o = sigma[order][:, order].contiguous()
+    sigma_o, order = moment.sorted, moment.order
     gradient_o, codes_o, scale_o = (entry.T[order].contiguous() for entry in (gradient, codes, grid.columns()[0]))
     free_o = None if free is None else free.T[order].contiguous()
     steps = 1 / (scale_o * sigma_o.diagonal()[:, None])
@@ -221,16 +239,15 @@ def _sweep(
 
 def certify(gradient: Tensor, codes: Tensor, grid: Grid, sigma: Tensor, free: Tensor | None = None) -> Certificate:
     """Count the single code changes that would still lower f; exact where ``gradient`` is in float64."""
-    curvature = sigma.diagonal().to(gradient.dtype)
-    moves, largest = 0, 0.0
-    for start in range(0, len(codes), CERTIFIED_ROWS):  # small pieces stay in the cache
-        part = slice(start, start + CERTIFIED_ROWS)
-        s, code = grid.scale[part].to(gradient.dtype).repeat_interleave(grid.group_size, 1), codes[part]
-        shift = gradient[part] / (s * curvature)
-        move = (code + shift.round()).clamp_(0, grid.largest_code).sub_(code)
-        gain = s.square() * curvature * move * (2 * shift - move)
-        if free is not None:
-            gain.masked_fill_(free[part], 0)
-        moves += int((gain > 0).sum())
-        largest = max(largest, float(gain.max()))
-    return Certificate(moves, largest)
+    kind = gradient.dtype
+    mask = torch.empty(0, 0, dtype=torch.bool) if free is None else free.contiguous()
+    group = torch.arange(len(sigma)) // grid.group_size
+    slope, held = gradient.cpu().contiguous().numpy(), codes.to(kind).cpu().contiguous().numpy()
+    fixed = (
+        grid.scale.to(kind).cpu().contiguous().numpy(),
+        group.numpy(),
+        sigma.diagonal().to(kind).cpu().contiguous().numpy(),
+    )
+    largest = slope.dtype.type(grid.largest_code)
+    moves, highest = count_moves(slope, held, *fixed, largest, mask.cpu().numpy())
+    return Certificate(int(moves), float(highest))

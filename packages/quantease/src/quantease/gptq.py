@@ -9,10 +9,15 @@ which is GPTQ without the inverse of Sigma (Babai's nearest plane). R_jj^2 is wh
 later columns have absorbed what they can: the variance of input j that later inputs do not explain. Visiting the
 columns in descending diag(Sigma) is GPTQ's activation order. An entry marked free takes u_j itself (masked GPTQ).
 
+The layer is worked on transposed and sorted, so that a column of it is contiguous: inside a block of columns an error
+is carried at once, and one matrix product then carries the errors of the block to all columns after it.
+
 Source: Frantar et al., arXiv:2210.17323, Algorithm 1, in its equivalent form on the factor of Sigma.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,9 +26,42 @@ from quantease.errors import LayerError
 from quantease.grid import Grid
 from quantease.kernels import quantise_block
 
-__all__ = ["gptq", "upper_factor"]
+__all__ = ["Rounding", "gptq", "upper_factor"]
 
-BLOCK_COLUMNS = 32
+BLOCK_COLUMNS = 64
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """GPTQ on one grid.
+
+    Attributes
+    ----------
+    grid : Grid
+    codes : Tensor of shape (q, p)
+        Integers as floats.
+    rounded : Tensor of shape (q, p)
+        The values u that were rounded; a free entry has its u.
+    error : Tensor of shape (q,)
+        f of every row.
+    """
+
+    grid: Grid
+    codes: Tensor
+    rounded: Tensor
+    error: Tensor
+
+    def better_rows(self, other: Rounding) -> Rounding:
+        """Each row from the one of the two that serves it better."""
+        better = (other.error < self.error)[:, None]
+        scale = torch.where(better, other.grid.scale, self.grid.scale)
+        zero = torch.where(better, other.grid.zero, self.grid.zero)
+        return Rounding(
+            replace(self.grid, scale=scale, zero=zero),
+            torch.where(better, other.codes, self.codes),
+            torch.where(better, other.rounded, self.rounded),
+            torch.minimum(self.error, other.error),
+        )
 
 
 def upper_factor(sigma: Tensor) -> Tensor:
@@ -44,13 +82,11 @@ def upper_factor(sigma: Tensor) -> Tensor:
     lower, failed = torch.linalg.cholesky_ex(sigma.flip(0, 1))
     if failed:
         raise LayerError("hessian is not positive definite; raise ridge (0.01 is a common choice) or calibrate on more")
-    upper: Tensor = lower.flip(0, 1).contiguous()
+    upper: Tensor = lower.flip(0, 1)
     return upper
 
 
-def gptq(
-    target: Tensor, grid: Grid, factor: Tensor, order: Tensor, free: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def gptq(target: Tensor, grid: Grid, factor: Tensor, order: Tensor, free: Tensor | None = None) -> Rounding:
     """One pass of GPTQ over the columns in ``order``.
 
     Parameters
@@ -65,24 +101,23 @@ def gptq(
 
     Returns
     -------
-    codes : Tensor of shape (q, p)
-        Integers as floats.
-    rounded : Tensor of shape (q, p)
-        The values u that were rounded; a free entry has its u.
+    Rounding
     """
-    unit = factor / factor.diagonal()
-    ordered = target[:, order]
-    group = order // grid.group_size
-    free_o = None if free is None else free[:, order]
+    columns = target.T.contiguous().index_select(0, order)
+    scale, zero, group = grid.scale.T.contiguous(), grid.zero.T.contiguous(), order // grid.group_size
+    mask = None if free is None else free.T.contiguous().index_select(0, order)
+    # share[k, j]: how much of the error of column j column k takes up
+    share = (factor / factor.diagonal()).T.contiguous()
+    current, codes, residual = columns.clone(), torch.empty_like(columns), torch.empty_like(columns)
     by = _block_by_row if target.device.type == "cpu" else _block_by_column
-    current, codes = ordered.clone(), torch.empty_like(ordered)
-    for start in range(0, len(unit), BLOCK_COLUMNS):
-        stop = min(start + BLOCK_COLUMNS, len(unit))
-        residual = torch.empty_like(ordered[:, start:stop])
-        by(current, ordered, codes, residual, grid, group, unit, start, stop, free_o)
-        current[:, stop:].addmm_(residual, unit[start:stop, stop:])
+    for start in range(0, len(order), BLOCK_COLUMNS):
+        stop = min(start + BLOCK_COLUMNS, len(order))
+        by(current, columns, codes, residual, scale, zero, group, grid.largest_code, share, start, stop, mask)
+        current[stop:].addmm_(share[stop:, start:stop], residual[start:stop])
+    missed = residual.sub_(columns).add_(current).square_()
     back = torch.argsort(order)
-    return codes[:, back], current[:, back]
+    codes, current = (entry.index_select(0, back).T.contiguous() for entry in (codes, current))
+    return Rounding(grid, codes, current, factor.diagonal().square() @ missed)
 
 
 def _block_by_row(
@@ -90,19 +125,22 @@ def _block_by_row(
     target: Tensor,
     codes: Tensor,
     residual: Tensor,
-    grid: Grid,
+    scale: Tensor,
+    zero: Tensor,
     group: Tensor,
-    unit: Tensor,
+    largest_code: int,
+    share: Tensor,
     start: int,
     stop: int,
     free: Tensor | None,
 ) -> None:
-    """Columns start .. stop of every row, compiled."""
-    state = (current.numpy(), target.numpy(), codes.numpy(), residual.numpy())
-    mask = torch.empty(0, 0, dtype=torch.bool) if free is None else free
-    largest = state[0].dtype.type(grid.largest_code)
-    fixed = (grid.scale.numpy(), grid.zero.numpy(), group.numpy(), unit.numpy(), largest, start, stop, mask.numpy())
-    quantise_block(state[0], state[1], state[2], state[3], *fixed)
+    """Columns start .. stop, compiled, for a few rows at a time."""
+    block = slice(start, stop)
+    state = [entry[block].numpy() for entry in (current, target, codes, residual)]
+    mask = torch.empty(0, 0, dtype=torch.bool) if free is None else free[block]
+    fixed = (scale.numpy(), zero.numpy(), group[block].numpy(), share[block, block].contiguous().numpy())
+    largest = state[0].dtype.type(largest_code)
+    quantise_block(state[0], state[1], state[2], state[3], *fixed, largest, mask.numpy())
 
 
 def _block_by_column(
@@ -110,20 +148,22 @@ def _block_by_column(
     target: Tensor,
     codes: Tensor,
     residual: Tensor,
-    grid: Grid,
+    scale: Tensor,
+    zero: Tensor,
     group: Tensor,
-    unit: Tensor,
+    largest_code: int,
+    share: Tensor,
     start: int,
     stop: int,
     free: Tensor | None,
 ) -> None:
     """The same with one tensor operation a column, for devices other than the CPU."""
     for j in range(start, stop):
-        s, z = grid.scale[:, group[j]], grid.zero[:, group[j]]
-        code = torch.round(current[:, j] / s).add_(z).clamp_(0, grid.largest_code)
-        codes[:, j] = code
+        s, z = scale[group[j]], zero[group[j]]
+        code = torch.round(current[j] / s).add_(z).clamp_(0, largest_code)
+        codes[j] = code
         value = (code - z) * s
         if free is not None:
-            value = torch.where(free[:, j], current[:, j], value)
-        residual[:, j - start] = target[:, j] - value
-        current[:, j + 1 : stop].addr_(residual[:, j - start], unit[j, j + 1 : stop])
+            value = torch.where(free[j], current[j], value)
+        residual[j] = target[j] - value
+        current[j + 1 : stop].addr_(share[j + 1 : stop, j], residual[j])
