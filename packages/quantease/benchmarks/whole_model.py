@@ -1,12 +1,14 @@
 """Perplexity of a whole model, quantised in many ways on the same tokens; finished cells stay on disk.
 
     uv run python packages/quantease/benchmarks/whole_model.py --model MODEL --out FOLDER [--cells NAME ...]
+    uv run python packages/quantease/benchmarks/whole_model.py --model MODEL --out FOLDER --fresh --cells NAME ...
     uv run python packages/quantease/benchmarks/whole_model.py --model MODEL --out FOLDER --peers
     uv run python packages/quantease/benchmarks/whole_model.py --model MODEL --out FOLDER --table
 
 A cell is `<bits>-<group>-<recipe>`; its per-token nll is FOLDER/nll/<cell>.npy. `--peers` scores every file of
 dequantised weights that a peer has left in FOLDER/peers (see peer_*_model.py) in the same way.
 Calibration: the first 64 windows of 512 tokens of WikiText-2 valid; evaluation: 64 windows spread over WikiText-2 test.
+`--fresh` scores cells once more on 64 other windows of it (FOLDER/nll/fresh), for pairs whose difference is small.
 """
 
 import argparse
@@ -51,15 +53,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cells", nargs="*", default=[])
     parser.add_argument("--calibration", type=Path, help="another calibration text; its cells end in its name")
+    parser.add_argument("--fresh", action="store_true", help="score the cells on windows that the table does not use")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    (arguments.out / "nll").mkdir(parents=True, exist_ok=True)
+    (arguments.out / "nll" / "fresh").mkdir(parents=True, exist_ok=True)
     if not arguments.table:
         tokens(arguments.model, arguments.out)
         for cell in arguments.cells:
-            run(cell, arguments.model, arguments.out, arguments.calibration)
+            run(cell, arguments.model, arguments.out, arguments.calibration, arguments.fresh)
         if arguments.peers:
             score_peers(arguments.model, arguments.out)
     table(arguments.out)
@@ -69,17 +72,21 @@ def tokens(model: str, out: Path) -> None:
     """Hand the windows over to peers as arrays."""
     tokenizer = load_tokenizer(model)
     valid, test = (datasets.load("wikitext2", split=split).text for split in ("valid", "test"))
+    chosen = token_windows(tokenizer, test, LENGTH, TEST_WINDOWS, spread=True)
     np.save(out / "calibration.npy", token_windows(tokenizer, valid, LENGTH, CALIBRATION_WINDOWS).numpy())
-    np.save(out / "test.npy", token_windows(tokenizer, test, LENGTH, TEST_WINDOWS, spread=True).numpy())
+    np.save(out / "test.npy", chosen.numpy())
+    windows = token_windows(tokenizer, test, LENGTH)
+    rest = windows[~(windows[:, None] == chosen).all(2).any(1)]
+    np.save(out / "fresh.npy", rest[torch.linspace(0, len(rest) - 1, TEST_WINDOWS).round().long()].numpy())
 
 
-def run(cell: str, source: str, out: Path, calibration: Path | None) -> None:
+def run(cell: str, source: str, out: Path, calibration: Path | None, fresh: bool) -> None:
     name = cell if calibration is None else f"{cell}-{calibration.stem}"
-    target = out / "nll" / f"{name}.npy"
-    if target.exists():
+    scores = out / "nll" / "fresh" if fresh else out / "nll"
+    if (scores / f"{name}.npy").exists():
         return
     model = load_model(source)
-    test = torch.from_numpy(np.load(out / "test.npy"))
+    test = torch.from_numpy(np.load(out / ("fresh.npy" if fresh else "test.npy")))
     began, clock = time.process_time(), 0.0
     if cell != "fp32":
         bits, group, recipe = cell.split("-", 2)
@@ -102,15 +109,15 @@ def run(cell: str, source: str, out: Path, calibration: Path | None) -> None:
         clock = time.process_time() - began
         about = {"cpu_seconds": clock, "bits": result.bits_per_weight}
         about["layer_error"] = float(np.mean([row.error for row in result.reports]))
-        (out / "nll" / f"{name}.json").write_text(json.dumps(about))
-    keep(name, token_nll(model, test), out)
+        (scores / f"{name}.json").write_text(json.dumps(about))
+    keep(name, token_nll(model, test), scores)
     print(f"{name}: {clock:.0f} CPU s", flush=True)
 
 
-def keep(name: str, nll: np.ndarray, out: Path) -> None:
-    scratch = out / "nll" / f"{name}.part.npy"
+def keep(name: str, nll: np.ndarray, scores: Path) -> None:
+    scratch = scores / f"{name}.part.npy"
     np.save(scratch, nll)
-    scratch.replace(out / "nll" / f"{name}.npy")
+    scratch.replace(scores / f"{name}.npy")
     print(f"{name}: perplexity {np.exp(nll.mean()):.2f}", flush=True)
 
 
@@ -127,7 +134,7 @@ def score_peers(source: str, out: Path) -> None:
             weights = {name: stored.get_tensor(name).float() for name in layers}
         model.load_state_dict(weights, strict=False)
         (out / "nll" / f"{file.stem}.json").write_text(json.dumps(about))
-        keep(file.stem, token_nll(model, test), out)
+        keep(file.stem, token_nll(model, test), out / "nll")
 
 
 def table(out: Path) -> None:
@@ -140,13 +147,9 @@ def table(out: Path) -> None:
         perplexity = metrics.perplexity(nll.ravel(), windows)
         columns = [f"{about[key]:.4g}" if key in about else "" for key in ("layer_error", "bits", "cpu_seconds")]
         print(f"| {name} | {perplexity.value:.2f} ({perplexity.standard_error:.2f}) | {' | '.join(columns)} |")
-    print("\n| with descent | without | nats a token (s.e.) | in s.e. |\n| --- | --- | --- | --- |")
-    for scheme in SCHEMES:
-        for ours, other in PAIRS:
-            a, b = f"{scheme}-{ours}", f"{scheme}-{other}"
-            if a in cells and b in cells:
-                paired = paired_difference(cells[a], cells[b])
-                print(f"| {a} | {b} | {paired.mean:+.4f} ({paired.standard_error:.4f}) | {paired.z:+.1f} |")
+    pairs(
+        cells, {file.stem: np.load(file) for file in (out / "nll" / "fresh").glob("*.npy") if ".part" not in file.name}
+    )
     print("\n| ours | against | nats a token (s.e.) | in s.e. |\n| --- | --- | --- | --- |")
     for scheme in SCHEMES:
         ours = next((f"{scheme}-{name}" for name in OURS if f"{scheme}-{name}" in cells), None)
@@ -154,6 +157,20 @@ def table(out: Path) -> None:
             paired = paired_difference(cells[ours], cells[other])
             print(f"| {ours} | {other} | {paired.mean:+.4f} ({paired.standard_error:.4f}) | {paired.z:+.1f} |")
     print(timing.Machine.here("quantease", "torch", "transformers"))
+
+
+def pairs(cells: dict[str, np.ndarray], fresh: dict[str, np.ndarray]) -> None:
+    """Descent against the same pipeline without it: on the windows of the table, on fresh ones, and on both."""
+    print("\n| with descent | without | windows | nats a token (s.e.) | in s.e. |\n| --- | --- | --- | --- | --- |")
+    both = {name: np.concatenate([cells[name], fresh[name]]) for name in cells.keys() & fresh.keys()}
+    for scheme in SCHEMES:
+        for ours, other in PAIRS:
+            a, b = f"{scheme}-{ours}", f"{scheme}-{other}"
+            for label, scored in {"table": cells, "fresh": fresh, "both": both}.items():
+                if a in scored and b in scored:
+                    d = paired_difference(scored[a], scored[b])
+                    gain = f"{d.mean:+.4f} ({d.standard_error:.4f}) | {d.z:+.1f}"
+                    print(f"| {a} | {b} | {label}, {len(scored[a])} | {gain} |")
 
 
 if __name__ == "__main__":

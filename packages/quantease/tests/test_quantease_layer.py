@@ -266,16 +266,19 @@ def test_polish_is_the_least_squares_of_each_row() -> None:
     assert torch.equal(polished[~free], start[~free])
 
 
-def test_more_starts_never_raise_the_objective_of_a_row() -> None:
-    weight, hessian = layer(16, 32, seed=6)
+def test_more_starts_never_raise_the_objective_of_a_row_and_are_reported_as_they_are() -> None:
+    weight, hessian = layer(16, 32, seed=5)
     sigma = _regularise(hessian / hessian.diagonal().mean(), 0.01)
     one, four = (
-        quantize_layer(weight, hessian, QuantizationScheme(2), SolverConfig(starts=starts)).dequantize(torch.float64)
+        quantize_layer(weight, hessian, QuantizationScheme(2), SolverConfig(starts=starts, sweeps=SWEEPS_TO_CONVERGE))
         for starts in (1, 4)
     )
-    rows_one, rows_four = objective(weight, one, sigma), objective(weight, four, sigma)
+    rows_one, rows_four = (objective(weight, result.dequantize(torch.float64), sigma) for result in (one, four))
     assert bool((rows_four <= rows_one * (1 + 1e-12)).all())
     assert float(rows_four.sum()) < float(rows_one.sum())
+    assert four.certificate.improving_moves == 0
+    left, energy = (objective(weight, of, hessian).sum() for of in (four.dequantize(torch.float64), 0 * weight))
+    assert four.error == pytest.approx(float(left / energy), rel=1e-10)
 
 
 def test_the_paper_with_outliers_stays_on_its_grid() -> None:

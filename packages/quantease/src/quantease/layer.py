@@ -276,7 +276,7 @@ def _best_rows(solutions: list[_Solution], target: Tensor, sigma: Tensor, free: 
         codes = torch.where(better, other.codes, best.codes)
         best = replace(best, codes=codes, grid=replace(best.grid, scale=scale, zero=zero), values=values)
     history = (min(s.history[0] for s in solutions), float(lowest.sum())) if best.history else ()
-    return replace(best, history=history, settled=all(s.settled for s in solutions))
+    return replace(best, history=history, settled=all(s.settled for s in solutions), gradient=None)
 
 
 def _orders(diagonal: Tensor, order: str, starts: int) -> list[Tensor]:
