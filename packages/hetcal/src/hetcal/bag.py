@@ -51,6 +51,7 @@ def fit_bag(
     y: Floats,
     weight: Floats | None,
     encoder: FeatureEncoder,
+    overall: tuple[float, float],
     *,
     n_trees: int = 8,
     max_depth: int = 8,
@@ -58,14 +59,13 @@ def fit_bag(
     max_features: float = 0.5,
     seed: int = 0,
 ) -> Bag:
-    """Grow and calibrate the trees, then scale their mean on out-of-bag logits."""
+    """Grow and calibrate the trees, then scale their mean on out-of-bag logits; ``overall`` is the global Platt fit."""
     rng = np.random.default_rng(seed)
     w = np.ones_like(y) if weight is None else weight
     ranks = {
         i: label_order(X[:, i], y, weight, len(encoder.columns[i].values or ())) for i in encoder.category_positions
     }
     matrix = reorder(X, ranks)
-    overall = platt(z, y, weight)
     trees, maps = [], []
     votes, voters = np.zeros_like(y), np.zeros_like(y)
     for number in range(n_trees):

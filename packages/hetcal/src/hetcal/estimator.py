@@ -282,14 +282,16 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         self.encoder_ = FeatureEncoder(self.categorical)
         encoded = self.encoder_.fit_transform(table)
         self.overall_ = platt(z, target, weight)
-        self._warn_if_seen(z, target, weight)
+        base_auc = float("nan") if self.soft_labels else roc_auc(target, z, weight)
+        if rows >= FEWEST_ROWS:
+            _warn_if_seen(base_auc)
         self.prior_shift_ = 0.0
         if self.prior_correction is not None:
             mean = float(np.average(target, weights=weight))
             self.prior_shift_ = float(logit(np.array(self.prior_correction)) - logit(np.array(mean)))
         source = table if groups is None else groups
         self._needs_groups = groups is not None
-        self._fit_chosen(source, encoded, z, target, weight)
+        self._fit_chosen(source, encoded, z, target, weight, base_auc)
         return self
 
     def _check_parameters(self) -> None:
@@ -360,19 +362,6 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         given = {"logits": column} if self.score_kind == "logit" else {"scores": column}
         return rest, validation.base_logits(given.get("scores"), given.get("logits"), len(X))
 
-    def _warn_if_seen(self, z: Floats, y: Floats, weight: Floats | None) -> None:
-        """Rows the base model was trained on separate too well, and Platt then steepens instead of flattening."""
-        if y.size < FEWEST_ROWS or self.soft_labels:
-            return
-        auc = roc_auc(y, z, weight)
-        if auc > 0.9995:
-            validation.warn(
-                f"the base scores rank the calibration rows almost perfectly (AUC {auc:.4f}); were these rows used to "
-                "train the base model? Calibrate on rows it has not seen, or use HeterogeneousCalibratedClassifier"
-            )
-        elif auc < 0.45:
-            validation.warn(f"the base scores rank worse than chance (AUC {auc:.3f}); is their sign right?")
-
     def _folds(self, encoded: Floats, y: Floats) -> Folds:
         from sklearn.model_selection import StratifiedKFold
 
@@ -402,7 +391,9 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             return ["identity", "global", "tree", strong]
         return ["identity", "global", name] if not poor else ["global", name]
 
-    def _fit_chosen(self, X: Any, encoded: Floats, z: Floats, y: Floats, weight: Floats | None) -> None:
+    def _fit_chosen(
+        self, X: Any, encoded: Floats, z: Floats, y: Floats, weight: Floats | None, base_auc: float
+    ) -> None:
         ways = self._ways(encoded, y)
         fitted: dict[str, Any] = {}
         oof: dict[str, Floats] = {}
@@ -415,7 +406,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
                 oof[way] = fitted[way].out_of_fold
             elif way == "bag":
                 seed = 0 if self.random_state is None else self.random_state
-                fitted[way] = fit_bag(encoded, z, y, weight, self.encoder_, seed=seed)
+                fitted[way] = fit_bag(encoded, z, y, weight, self.encoder_, self.overall_, seed=seed)
                 oof[way] = fitted[way].out_of_fold
             elif len(ways) > 1:
                 if way == "tree" and ways[-1] != "tree":
@@ -433,10 +424,10 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             chosen, reason = _choose(ways, oof, y, weight)
             reason = f"{behind}; {reason}" if behind else reason
         if chosen in ("tree", "regions", "groups"):
-            fitted[chosen] = self._fit_regions(chosen, X, encoded, z, y, weight)
+            fitted[chosen] = self._fit_regions(chosen, X, encoded, z, y, weight, self.overall_)
         self.way_ = chosen
         self.model_: Regions | Forest | Bag | None = fitted.get(chosen)
-        self.selection_ = self._summary(chosen, reason, oof, fitted, z, y, weight)
+        self.selection_ = self._summary(chosen, reason, oof, fitted, z, y, weight, base_auc)
 
     def _fit_forest(self, encoded: Floats, z: Floats, y: Floats, weight: Floats | None, folds: Folds) -> Forest:
         return fit_forest(
@@ -463,13 +454,21 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             return clone(self.partitioner)
         return CallablePartitioner(self.partitioner)
 
-    def _fit_regions(self, way: str, X: Any, encoded: Floats, z: Floats, y: Floats, weight: Floats | None) -> Regions:
+    def _fit_regions(
+        self,
+        way: str,
+        X: Any,
+        encoded: Floats,
+        z: Floats,
+        y: Floats,
+        weight: Floats | None,
+        overall: tuple[float, float],
+    ) -> Regions:
         if way == "groups" and not self._needs_groups:
             raise DataError("partitioner='groups' needs groups= at fit; or use GroupPartitioner(columns=[...])")
         partitioner = self._new_partitioner(way)
         partitioner.fit(X, y, weight, encoder=self.encoder_, encoded=encoded)
         leaf = partitioner.leaves(X, encoded)
-        overall = platt(z, y, weight)
         known = leaf >= 0
         leaf_map = fit_leaf_map(
             self.calibrator,
@@ -512,11 +511,11 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         total = np.empty_like(z)
         for train, test in folds:
             w = None if weight is None else weight[train]
+            overall = platt(z[train], y[train], w)
             if way == "global":
-                a, b = platt(z[train], y[train], w)
-                total[test] = a + b * z[test]
+                total[test] = overall[0] + overall[1] * z[test]
             else:
-                regions = self._fit_regions(way, _take(X, train), encoded[train], z[train], y[train], w)
+                regions = self._fit_regions(way, _take(X, train), encoded[train], z[train], y[train], w, overall)
                 total[test] = regions.logits(_take(X, test), encoded[test], z[test])
         return total
 
@@ -529,18 +528,19 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         z: Floats,
         y: Floats,
         weight: Floats | None,
+        base_auc: float,
     ) -> Selection:
         losses = {way: logistic_loss(y, f) for way, f in oof.items()}
         baseline = losses.get("global", logistic_loss(y, self.overall_[0] + self.overall_[1] * z))
         choices = []
         for way, loss in losses.items():
             gain, error = _paired(baseline - loss, weight)
-            auc = float("nan") if self.soft_labels else roc_auc(y, oof[way], weight)
+            same_ranks = self.soft_labels or oof[way] is z  # of the base score; there is no AUC of soft labels
+            auc = base_auc if same_ranks else roc_auc(y, oof[way], weight)
             choices.append(Choice(way, float(np.average(loss, weights=weight)), auc, gain, error))
-        base = float("nan") if self.soft_labels else roc_auc(y, z, weight)
-        lift = next(c.auc for c in choices if c.name == chosen) - base
+        lift = next(c.auc for c in choices if c.name == chosen) - base_auc
         forest = fitted.get("forest")
-        alone = None if forest is None or self.soft_labels else roc_auc(y, forest.features_only, weight) - base
+        alone = None if forest is None or self.soft_labels else roc_auc(y, forest.features_only, weight) - base_auc
         return Selection(chosen, reason, tuple(choices), lift, alone, () if forest is None else forest.race)
 
     # -- prediction ------------------------------------------------------------------------------------------
@@ -625,6 +625,17 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         if len(groups) != len(table):
             raise DataError(f"groups has {len(groups)} rows but X has {len(table)}")
         return groups
+
+
+def _warn_if_seen(auc: float) -> None:
+    """Rows the base model was trained on separate too well, and Platt then steepens instead of flattening."""
+    if auc > 0.9995:
+        validation.warn(
+            f"the base scores rank the calibration rows almost perfectly (AUC {auc:.4f}); were these rows used to "
+            "train the base model? Calibrate on rows it has not seen, or use HeterogeneousCalibratedClassifier"
+        )
+    elif auc < 0.45:
+        validation.warn(f"the base scores rank worse than chance (AUC {auc:.3f}); is their sign right?")
 
 
 def _take(X: Any, rows: Any) -> Any:
