@@ -65,7 +65,8 @@ class LogisticMap:
     def logits(self, z: Floats, leaf: Leaves) -> Floats:
         """Calibrated logit of each row."""
         if self.family == "platt":
-            return np.asarray(self.theta[leaf, 0] + self.theta[leaf, 1] * (z - self.centre))
+            level, slope = np.ascontiguousarray(self.theta.T)
+            return np.asarray(level.take(leaf) + slope.take(leaf) * (z - self.centre))
         eta = self.slope * z
         for d, feature in enumerate(logistic_features(self.family, z, self.centre)):
             eta = eta + self.theta[leaf, d] * feature

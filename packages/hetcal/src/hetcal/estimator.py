@@ -29,7 +29,7 @@ from hetcal import validation
 from hetcal.bag import Bag, fit_bag
 from hetcal.calibrators import CALIBRATORS, LeafMap, fit_leaf_map, platt
 from hetcal.errors import DataError
-from hetcal.features import FeatureEncoder, is_table, keys_of
+from hetcal.features import Columns, FeatureEncoder, is_table, keys_of
 from hetcal.forest import Folds, Forest, fit_forest
 from hetcal.leafwise import Leaves
 from hetcal.links import Floats, logistic_loss, logit, sigmoid
@@ -99,9 +99,14 @@ class Regions:
     intercept: float
     slope: float
 
-    def logits(self, X: Any, encoded: Floats, z: Floats) -> Floats:
+    @property
+    def used(self) -> frozenset[int]:
+        """Positions of the features that the partitioner reads."""
+        return getattr(self.partitioner, "used", frozenset())
+
+    def logits(self, X: Any, columns: Columns, z: Floats) -> Floats:
         """Calibrated logits."""
-        return self.calibrate(z, self.partitioner.leaves(X, encoded))
+        return self.calibrate(z, self.partitioner.leaves(X, columns))
 
     def calibrate(self, z: Floats, leaf: Leaves) -> Floats:
         """Calibrated logits of rows whose leaf is known; -1 takes the global map."""
@@ -277,7 +282,8 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             if target.min() == target.max():
                 raise DataError("y holds one class only once rows of zero sample_weight are dropped")
         table, z = self._split_score(X, scores, logits)
-        z, self.n_clipped_ = validation.winsorise(z, self.clip)
+        self.n_clipped_ = int(np.count_nonzero(np.abs(z) > self.clip))
+        z = validation.winsorise(z, self.clip)
         self.classes_ = classes
         self.encoder_ = FeatureEncoder(self.categorical)
         encoded = self.encoder_.fit_transform(table)
@@ -468,7 +474,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             raise DataError("partitioner='groups' needs groups= at fit; or use GroupPartitioner(columns=[...])")
         partitioner = self._new_partitioner(way)
         partitioner.fit(X, y, weight, encoder=self.encoder_, encoded=encoded)
-        leaf = partitioner.leaves(X, encoded)
+        leaf = partitioner.leaves(X, encoded.T)
         known = leaf >= 0
         leaf_map = fit_leaf_map(
             self.calibrator,
@@ -516,7 +522,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
                 total[test] = overall[0] + overall[1] * z[test]
             else:
                 regions = self._fit_regions(way, _take(X, train), encoded[train], z[train], y[train], w, overall)
-                total[test] = regions.logits(_take(X, test), encoded[test], z[test])
+                total[test] = regions.logits(_take(X, test), encoded[test].T, z[test])
         return total
 
     def _summary(
@@ -550,25 +556,29 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         self._check_fitted()
         X = self._table(X, reset=False)
         table, z = self._split_score(X, scores, logits)
-        z, _ = validation.winsorise(z, self.clip)
+        z = validation.winsorise(z, self.clip)
         if self.way_ == "identity":
             return z + self.prior_shift_
         if self.way_ == "global":
             return self.overall_[0] + self.overall_[1] * z + self.prior_shift_
-        encoded = self.encoder_.transform(table, self._used())
         if isinstance(self.model_, Forest):
+            encoded = self.encoder_.transform(table)
             total = self.model_.logits(encoded, z, self.overall_[0] + self.overall_[1] * z)
         elif isinstance(self.model_, Bag):
-            total = self.model_.logits(encoded, z)
+            total = self.model_.logits(self.encoder_.read(table, self.model_.used), z)
         else:
             assert self.model_ is not None
-            total = self.model_.logits(self._source(table, groups), encoded, z)
+            columns = self.encoder_.read(table, self.model_.used)
+            total = self.model_.logits(self._source(table, groups), columns, z)
         return total + self.prior_shift_
 
     def predict_proba(self, X: Any, *, scores: Any = None, logits: Any = None, groups: Any = None) -> Floats:
         """Calibrated probabilities, shape (n, 2), in the order of ``classes_``."""
         p = sigmoid(self.decision_function(X, scores=scores, logits=logits, groups=groups))
-        return np.column_stack([1.0 - p, p])
+        both = np.empty((p.size, 2))
+        both[:, 1] = p
+        np.subtract(1.0, p, out=both[:, 0])
+        return both
 
     def predict(self, X: Any, *, scores: Any = None, logits: Any = None, groups: Any = None) -> NDArray[Any]:
         """The likelier class of each row."""
@@ -586,12 +596,13 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
                 )
             return np.zeros(len(X), dtype=np.intp)
         table = X if self.score_column is None else self._split_score(X, None, None)[0]
-        return np.asarray(self.model_.partitioner.leaves(self._source(table, groups), self.encoder_.transform(table)))
+        columns = self.encoder_.read(table, self.model_.used)
+        return np.asarray(self.model_.partitioner.leaves(self._source(table, groups), columns))
 
     def calibrate(self, logits: Any, leaf: Any) -> Floats:
         """Calibrated probability of the second class from base logits and region numbers, without the features."""
         self._check_fitted()
-        z, _ = validation.winsorise(validation.base_logits(None, logits, np.size(logits)), self.clip)
+        z = validation.winsorise(validation.base_logits(None, logits, np.size(logits)), self.clip)
         if isinstance(self.model_, Regions):
             numbers = np.asarray(leaf)
             if (
@@ -610,12 +621,6 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
     def _check_fitted(self) -> None:
         if not hasattr(self, "selection_"):  # scikit-learn's own check gathers all tags, a tenth of a tree's prediction
             check_is_fitted(self, "selection_")
-
-    def _used(self) -> frozenset[int] | None:
-        """Positions of the features that the fitted way reads, None for all."""
-        if isinstance(self.model_, Bag):
-            return self.model_.used
-        return getattr(self.model_.partitioner, "used", frozenset()) if isinstance(self.model_, Regions) else None
 
     def _source(self, table: Any, groups: Any) -> Any:
         if not self._needs_groups:

@@ -15,7 +15,9 @@ import numpy as np
 from hetcal.errors import DataError
 from hetcal.links import Floats
 
-__all__ = ["FeatureEncoder"]
+__all__ = ["Columns", "FeatureEncoder"]
+
+Columns = Sequence[Any] | Floats  # encoded features by position, (n,) or None where not needed; a matrix's .T is one
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ class Column:
     def is_category(self) -> bool:
         """Whether the column is coded by a vocabulary."""
         return self.values is not None
+
+    def encode(self, raw: Any) -> Floats:
+        """Numbers as they are, categories as codes."""
+        return _numbers(self.name, raw) if self.values is None else _encode(raw, self.values)
 
 
 def is_table(X: Any) -> bool:
@@ -86,31 +92,40 @@ class FeatureEncoder:
                 columns.append(Column(name))
                 coded.append(_numbers(name, raw))
         self.columns = tuple(columns)
+        self.names = frozenset(names)
         return np.column_stack(coded) if coded else np.empty((len(X), 0))
 
-    def transform(self, X: Any, used: frozenset[int] | None = None) -> Floats:
-        """Encode; refuses missing columns and text where numbers were, ignores extra columns of a table.
+    def transform(self, X: Any) -> Floats:
+        """Encode all columns as a matrix; see ``read``."""
+        return np.column_stack([*self.read(X), np.empty((len(X), 0))])
 
-        With ``used``, columns at other positions are not read and left at zero.
+    def read(self, X: Any, used: frozenset[int] | None = None) -> list[Any]:
+        """Encoded columns by position, None for those not ``used``, which are not read.
+
+        Refuses missing columns and text where numbers were; ignores extra columns of a table.
         """
         if is_table(X):
-            by_name = {str(c): c for c in keys_of(X)}
-            missing = [c.name for c in self.columns if c.name not in by_name]
-            if missing and self.named:
-                raise DataError(f"X lacks the columns {missing} that the calibrator was fitted on")
-            keys = [by_name[c.name] for c in self.columns] if not missing else list(by_name.values())
-            raws = [X[k] if used is None or i in used else None for i, k in enumerate(keys)]
+            keys = self._keys(X)
         else:
-            array = np.asarray(X)
-            raws = [array[:, i] for i in range(array.shape[1])]
-        if len(raws) != len(self.columns):
-            raise DataError(f"X has {len(raws)} features, but the calibrator was fitted on {len(self.columns)}")
-        matrix = np.zeros((len(X), len(self.columns)), order="F")
-        for i, (column, raw) in enumerate(zip(self.columns, raws, strict=True)):
-            if used is None or i in used:
-                coded = _encode(raw, column.values) if column.values is not None else _numbers(column.name, raw)
-                matrix[:, i] = coded
-        return matrix
+            X = np.asarray(X).T
+            keys = list(range(len(X)))
+        if len(keys) != len(self.columns):
+            raise DataError(f"X has {len(keys)} features, but the calibrator was fitted on {len(self.columns)}")
+        return [
+            None if used is not None and i not in used else column.encode(X[key])
+            for i, (column, key) in enumerate(zip(self.columns, keys, strict=True))
+        ]
+
+    def _keys(self, X: Any) -> list[Any]:
+        """The columns of a table in the order of the fit, as X itself names them."""
+        given = keys_of(X)
+        if self.names <= set(given):
+            return [column.name for column in self.columns]
+        by_name = {str(key): key for key in given}
+        missing = [column.name for column in self.columns if column.name not in by_name]
+        if missing and self.named:
+            raise DataError(f"X lacks the columns {missing} that the calibrator was fitted on")
+        return given if missing else [by_name[column.name] for column in self.columns]
 
     @property
     def category_positions(self) -> list[int]:
