@@ -414,13 +414,18 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
                 seed = 0 if self.random_state is None else self.random_state
                 fitted[way] = fit_bag(encoded, z, y, weight, self.encoder_, self.overall_, seed=seed)
                 oof[way] = fitted[way].out_of_fold
+            elif way == "identity":
+                oof[way] = z
             elif len(ways) > 1:
+                total = np.empty_like(z)
+                self._out_of_fold(way, X, encoded, z, y, weight, folds[:1], total)
                 if way == "tree" and ways[-1] != "tree":
-                    behind = self._behind(way, ways[-1], oof[ways[-1]], X, encoded, z, y, weight, folds)
+                    behind = _behind(way, ways[-1], total, oof[ways[-1]], y, weight, folds[0][1])
                     if behind:
                         ways.remove(way)
                         break
-                oof[way] = self._out_of_fold(way, X, encoded, z, y, weight, folds)
+                self._out_of_fold(way, X, encoded, z, y, weight, folds[1:], total)
+                oof[way] = total
         if len(ways) == 1:
             oof[ways[0]] = fitted[ways[0]].out_of_fold if ways[0] in fitted else z
             chosen, reason = ways[0], "asked for; nothing was compared"
@@ -490,31 +495,18 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         )
         return Regions(partitioner, leaf_map, *overall)
 
-    def _behind(
+    def _out_of_fold(
         self,
         way: str,
-        rival: str,
-        rival_oof: Floats,
         X: Any,
         encoded: Floats,
         z: Floats,
         y: Floats,
         weight: Floats | None,
         folds: Folds,
-    ) -> str:
-        """Say so if ``way`` loses to its rival by three standard errors on the first fold alone; else nothing."""
-        test = folds[0][1]
-        first = self._out_of_fold(way, X, encoded, z, y, weight, folds[:1])[test]
-        w = None if weight is None else weight[test]
-        loss, error = _paired(logistic_loss(y[test], first) - logistic_loss(y[test], rival_oof[test]), w)
-        return f"{way} loses {loss:.5f} (s.e. {error:.5f}) to {rival} on the first fold" if loss > 3.0 * error else ""
-
-    def _out_of_fold(
-        self, way: str, X: Any, encoded: Floats, z: Floats, y: Floats, weight: Floats | None, folds: Folds
-    ) -> Floats:
-        if way == "identity":
-            return z
-        total = np.empty_like(z)
+        total: Floats,
+    ) -> None:
+        """Write the logits of the test rows of the given folds into ``total``."""
         for train, test in folds:
             w = None if weight is None else weight[train]
             overall = platt(z[train], y[train], w)
@@ -523,7 +515,6 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             else:
                 regions = self._fit_regions(way, _take(X, train), encoded[train], z[train], y[train], w, overall)
                 total[test] = regions.logits(_take(X, test), encoded[test].T, z[test])
-        return total
 
     def _summary(
         self,
@@ -655,6 +646,16 @@ def _paired(difference: Floats, weight: Floats | None) -> tuple[float, float]:
     mean = float(np.average(difference, weights=w))
     error = float(np.sqrt((w**2 * (difference - mean) ** 2).sum()) / w.sum())
     return mean, error
+
+
+def _behind(
+    way: str, rival: str, logits: Floats, rival_logits: Floats, y: Floats, weight: Floats | None, rows: Any
+) -> str:
+    """Say so if ``way`` loses to its rival by three standard errors on the given rows; else nothing."""
+    w = None if weight is None else weight[rows]
+    difference = logistic_loss(y[rows], logits[rows]) - logistic_loss(y[rows], rival_logits[rows])
+    loss, error = _paired(difference, w)
+    return f"{way} loses {loss:.5f} (s.e. {error:.5f}) to {rival} on the first fold" if loss > 3.0 * error else ""
 
 
 def _choose(ways: list[str], oof: dict[str, Floats], y: Floats, weight: Floats | None) -> tuple[str, str]:
