@@ -83,6 +83,18 @@ def test_variances_and_leaves_are_the_fixed_point_of_plain_em(seed):
     np.testing.assert_allclose(fit.tau[0] ** 2, tau2, rtol=5e-5)
 
 
+def test_leaves_on_their_bound_leave_tau_its_fixed_point():
+    """With the variance of a bounded slope set to zero, tau^2 has none on seed 7 and the iteration runs in a circle."""
+    for seed in range(20):
+        z, y, leaf, _ = random_effects(12, (40, 80), np.array([0.9, 0.6]), seed)
+        x, centre = np.stack([np.ones_like(z), z]), np.array(platt(z, y))
+        fit = empirical_bayes(x, y, None, leaf, 12, centre, lower=np.array([-np.inf, 0.02]))
+        p = sigmoid((fit.theta[leaf].T * x).sum(axis=0))
+        hessians = [(x * p * (1 - p))[:, leaf == k] @ x[:, leaf == k].T for k in range(12)]
+        variance = [np.diag(np.linalg.inv(h + np.diag(fit.tau[0] ** -2))) for h in hessians]
+        np.testing.assert_allclose(np.mean((fit.theta - centre) ** 2 + variance, axis=0), fit.tau[0] ** 2, rtol=2e-5)
+
+
 def test_level_and_slope_are_independent_where_the_map_is_centred():
     rng = np.random.default_rng(12)
     z, leaf = 1.5 * rng.normal(size=2000) - 3.0, np.repeat(np.arange(4), 500)

@@ -181,7 +181,7 @@ def _numbers(name: str, raw: Any) -> Floats:
         raise DataError(
             f"argument must be a string or a number: column {name!r} held numbers at fit and now does not ({error})"
         ) from error
-    if np.isinf(values).any():
+    if not np.isfinite(np.vdot(values, values)) and np.isinf(values).any():  # the square is finite for most columns
         infinite = np.flatnonzero(np.isinf(values))
         raise DataError(f"X column {name!r} has {infinite.size} infinity values (first in row {infinite[0]}); use NaN")
     return values

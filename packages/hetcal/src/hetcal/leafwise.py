@@ -30,7 +30,7 @@ Leaves = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class LeafFit:
-    """Parameters (K, D) of every leaf and their posterior variances (K, D), zero for one that is on its bound."""
+    """Parameters (K, D) of every leaf and their posterior variances (K, D), those without bounds."""
 
     theta: Floats
     variance: Floats
@@ -52,7 +52,8 @@ class Expansion:
     def posterior(self, mean: Floats, precision: Floats, lower: Floats | None = None) -> LeafFit:
         """Mode and variances of the quadratic with its prior.
 
-        A parameter that ends below its bound is fixed there and the others are solved again.
+        A parameter that ends below its bound is fixed there and the others are solved again. It keeps the variance
+        that it has without the bound: one that vanished at the bound would leave tau^2 without a fixed point.
         """
         curvature = self.hessian.copy()
         diagonal = range(self.theta.shape[1])
@@ -60,8 +61,9 @@ class Expansion:
         inverse = np.asarray(np.linalg.inv(curvature), dtype=np.float64)
         slope = self.gradient + precision * (self.theta - mean)
         theta = self.theta - (inverse @ slope[..., None])[..., 0]
+        variance = inverse[:, diagonal, diagonal]
         if lower is None or (theta >= lower).all():
-            return LeafFit(theta, inverse[:, diagonal, diagonal])
+            return LeafFit(theta, variance)
         fixed = np.zeros(theta.shape, dtype=bool)
         while (below := ~fixed & (theta < lower)).any():
             fixed |= below
@@ -69,9 +71,9 @@ class Expansion:
             pull = np.where(fixed, 0.0, slope + (curvature @ held[..., None])[..., 0])
             system = np.where(fixed[:, :, None] | fixed[:, None, :], 0.0, curvature)
             system[:, diagonal, diagonal] += fixed
-            inverse = np.asarray(np.linalg.inv(system), dtype=np.float64)
-            theta = np.where(fixed, lower, self.theta - (inverse @ pull[..., None])[..., 0])
-        return LeafFit(theta, np.where(fixed, 0.0, inverse[:, diagonal, diagonal]))
+            step = np.linalg.solve(system, pull[..., None])[..., 0]
+            theta = np.where(fixed, lower, self.theta - step)
+        return LeafFit(theta, variance)
 
     def where(self, keep: NDArray[np.bool_], other: Expansion) -> Expansion:
         """Its own leaves where ``keep`` says so, those of the other expansion elsewhere."""

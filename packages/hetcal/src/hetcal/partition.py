@@ -126,9 +126,7 @@ class TreePartitioner(BaseEstimator):  # type: ignore[misc]
 
 def ranked(columns: Columns, ranks: dict[int, Floats]) -> list[Any]:
     """The columns with category codes replaced by ranks; NaN stays NaN."""
-    return [
-        column if column is None or i not in ranks else _rank(column, ranks[i]) for i, column in enumerate(columns)
-    ]
+    return [column if column is None or i not in ranks else _rank(column, ranks[i]) for i, column in enumerate(columns)]
 
 
 def _rank(codes: Floats, rank: Floats) -> Floats:
