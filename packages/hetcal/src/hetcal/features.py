@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hetcal.errors import DataError
 from hetcal.links import Floats
@@ -18,6 +19,11 @@ from hetcal.links import Floats
 __all__ = ["Columns", "FeatureEncoder"]
 
 Columns = Sequence[Any] | Floats  # encoded features by position, (n,) or None where not needed; a matrix's .T is one
+
+
+Codes = NDArray[Any]
+STRAY_SHARE = 0.05  # so little text in a column of numbers is taken for a mistake
+FEW_NUMBERS = 20  # distinct; up to so many numbers beside text are taken for categories ("1", "2", "3", "other")
 
 
 @dataclass(frozen=True)
@@ -84,10 +90,14 @@ class FeatureEncoder:
         columns, coded = [], []
         for i, name in enumerate(names):
             raw = X[X.columns[i]] if named else np.asarray(X)[:, i]
-            if i in extra or self._categorical(raw):
-                codes, values = _vocabulary(raw)
+            declared = i in extra or hasattr(raw, "cat")
+            if declared or self._categorical(raw):
+                codes, found = _factorised(raw)
+                if not declared:
+                    _refuse_stray_text(name, codes, found)
+                ranks, values = _vocabulary(codes, found)
                 columns.append(Column(name, values))
-                coded.append(codes)
+                coded.append(ranks)
             else:
                 columns.append(Column(name))
                 coded.append(_numbers(name, raw))
@@ -134,8 +144,6 @@ class FeatureEncoder:
 
     @staticmethod
     def _categorical(raw: Any) -> bool:
-        if hasattr(raw, "cat"):
-            return True
         if not _is_text(raw):
             return False
         if np.asarray(raw).dtype.kind != "O":
@@ -147,7 +155,7 @@ class FeatureEncoder:
         return False
 
 
-def _factorised(raw: Any) -> tuple[np.ndarray[Any, Any], list[Any]]:
+def _factorised(raw: Any) -> tuple[Codes, list[Any]]:
     """Codes (-1 for missing) and distinct values, by hashing where pandas offers it."""
     if hasattr(raw, "cat"):
         return np.asarray(raw.cat.codes), [_plain(v) for v in raw.cat.categories]
@@ -159,8 +167,28 @@ def _factorised(raw: Any) -> tuple[np.ndarray[Any, Any], list[Any]]:
     return codes, list(seen)
 
 
-def _vocabulary(raw: Any) -> tuple[Floats, tuple[Any, ...]]:
-    codes, values = _factorised(raw)
+def _refuse_stray_text(name: str, codes: Codes, values: list[Any]) -> None:
+    """A column of numbers with a few cells of text is a mistake, which as a category would go unnoticed."""
+    text = np.flatnonzero([not _is_number(value) for value in values])
+    stray = np.flatnonzero(np.isin(codes, text))
+    if len(values) - text.size > FEW_NUMBERS and 0 < stray.size <= STRAY_SHARE * np.count_nonzero(codes >= 0):
+        first = f"row {stray[0]}: {values[codes[stray[0]]]!r}"
+        raise DataError(
+            f"X column {name!r} holds numbers but for {stray.size} cells ({first}); correct these or make them NaN, "
+            "or name the column in categorical= if its numbers are categories"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _vocabulary(codes: Codes, values: list[Any]) -> tuple[Floats, tuple[Any, ...]]:
+    """The rank of each row's value among those that occur, sorted as text, and these values."""
     order = sorted(set(codes[codes >= 0].tolist()), key=lambda code: (str(type(values[code])), str(values[code])))
     rank = np.full(len(values) + 1, np.nan)
     rank[order] = np.arange(len(order))

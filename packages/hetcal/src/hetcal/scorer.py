@@ -235,6 +235,9 @@ class Scorer:
         self.ranks = {
             int(k): np.append(np.asarray(v, dtype=np.float64), np.nan) for k, v in self.model.get("ranks", {}).items()
         }
+        # a forest reads every column, a tree or a bag those of its splits, anything else none
+        seen = {int(f) for tree in self.trees for f in tree.feature if f >= 0}
+        self.reads = set(range(len(self.columns))) if self.model["way"] == "forest" else seen
         groups = self.model.get("groups")
         self.groups = None if groups is None else {tuple(k): i for i, k in enumerate(groups["keys"])}
 
@@ -245,10 +248,14 @@ class Scorer:
             return cls(json.load(file))
 
     def encode(self, X: Any) -> list[Any]:
-        """Columns as float64 arrays: categories by the stored vocabulary, unseen and missing ones as NaN."""
+        """Columns as float64 arrays: categories by the stored vocabulary, unseen and missing ones as NaN.
+
+        None stands for a column that the calibrator does not read.
+        """
+        columns = zip(self.names, self._raw(X), self.codes, strict=True)
         return [
-            _numbers(name, raw) if codes is None else _coded(raw, codes)
-            for name, raw, codes in zip(self.names, self._raw(X), self.codes, strict=True)
+            None if i not in self.reads else _numbers(name, raw) if codes is None else _coded(raw, codes)
+            for i, (name, raw, codes) in enumerate(columns)
         ]
 
     def _raw(self, X: Any) -> list[Any]:
@@ -333,6 +340,8 @@ class Scorer:
             return columns
         ordered = list(columns)
         for i, rank in self.ranks.items():
+            if columns[i] is None:
+                continue
             codes = np.where(np.isnan(columns[i]), rank.size - 1, columns[i]).astype(np.intp)
             ordered[i] = rank[codes]
         return ordered
@@ -345,9 +354,13 @@ def _plain(value: Any) -> Any:
 
 def _numbers(name: str, raw: Any) -> Any:
     try:
-        return np.asarray(raw, dtype=np.float64)
+        values = np.asarray(raw, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"column {name!r} holds what is no number ({error}); it held numbers at fit") from None
+    infinite = np.flatnonzero(np.isinf(values))
+    if infinite.size:
+        raise ValueError(f"column {name!r} has {infinite.size} infinity values (first in row {infinite[0]}); use NaN")
+    return values
 
 
 def _coded(raw: Any, codes: dict[Any, int]) -> Any:
