@@ -7,17 +7,13 @@ Four ways to turn a base logit z and a row x into a calibrated logit, in the ord
     tree      a_k + b_k z, k = leaf of x               shrunk by empirical Bayes
     forest    c0 + c1 g(x) + c2 (a + b z)              see ``forest``
 
-With ``selection="cv"`` the choice is by out-of-fold log-loss on the calibration rows: to leave the global map a way
-must gain two standard errors, and to replace the tree the forest must gain one more, so that luck ends at the global
-map and no gain comes out as no gain and no harm. A tree that loses to the forest by three standard errors on the first
-fold is not fitted on the others.
+With ``selection="cv"`` the choice is by out-of-fold log-loss on the calibration rows, see ``selection``.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,95 +23,21 @@ from sklearn.utils.validation import check_is_fitted
 
 from hetcal import validation
 from hetcal.bag import Bag, fit_bag
-from hetcal.calibrators import CALIBRATORS, LeafMap, fit_leaf_map, platt
+from hetcal.calibrators import CALIBRATORS, platt
 from hetcal.errors import DataError
-from hetcal.features import Columns, FeatureEncoder, is_table, keys_of
+from hetcal.features import FeatureEncoder, is_table, keys_of
 from hetcal.forest import Folds, Forest, fit_forest
 from hetcal.leafwise import Leaves
 from hetcal.links import Floats, logistic_loss, logit, sigmoid
 from hetcal.partition import CallablePartitioner, GroupPartitioner, TreePartitioner
+from hetcal.regions import Regions, fit_regions
+from hetcal.selection import Choice, Selection, behind, choose, paired
 from hetcal.theory import roc_auc
 
-__all__ = ["Choice", "HeterogeneousCalibrator", "Selection"]
+__all__ = ["HeterogeneousCalibrator"]
 
 FEWEST_ROWS = 200  # below it nothing but the global map is tried
 NAMED_PARTITIONERS = ("auto", "tree", "bag", "forest", "groups", "global", "identity")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One way that was compared.
-
-    Attributes
-    ----------
-    name : str
-    log_loss : float
-        Mean out-of-fold log-loss on the calibration rows.
-    auc : float
-        AUC of the same out-of-fold logits, NaN for soft labels.
-    gain, standard_error : float
-        Log-loss of the global map minus this one's, and the paired standard error of that difference.
-    """
-
-    name: str
-    log_loss: float
-    auc: float
-    gain: float
-    standard_error: float
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What was compared, what was chosen and why.
-
-    Attributes
-    ----------
-    chosen : str
-    reason : str
-    choices : tuple of Choice
-    lift : float
-        Out-of-fold AUC of the chosen way minus the AUC of the base score.
-    features_only : float or None
-        Out-of-fold AUC minus the base score's AUC of the forest's g(x), which never saw the score: where it is
-        close to ``lift``, the calibrator is mostly a second model. None where no such forest was fitted.
-    race : tuple of (str, float)
-        The forest's candidates and their log-loss on the first fold, best first.
-    """
-
-    chosen: str
-    reason: str
-    choices: tuple[Choice, ...]
-    lift: float
-    features_only: float | None
-    race: tuple[tuple[str, float], ...] = ()
-
-
-@dataclass(frozen=True)
-class Regions:
-    """A fitted partitioner with one map a leaf, and the global map for rows outside every leaf."""
-
-    partitioner: Any
-    leaf_map: LeafMap
-    intercept: float
-    slope: float
-
-    @property
-    def used(self) -> frozenset[int]:
-        """Positions of the features that the partitioner reads."""
-        return getattr(self.partitioner, "used", frozenset())
-
-    def logits(self, X: Any, columns: Columns, z: Floats) -> Floats:
-        """Calibrated logits."""
-        return self.calibrate(z, self.partitioner.leaves(X, columns))
-
-    def calibrate(self, z: Floats, leaf: Leaves) -> Floats:
-        """Calibrated logits of rows whose leaf is known; -1 takes the global map."""
-        known = leaf >= 0
-        if known.all():
-            return self.leaf_map.logits(z, leaf)
-        total = self.intercept + self.slope * z
-        total[known] = self.leaf_map.logits(z[known], leaf[known])
-        return total
 
 
 class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -404,7 +326,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         fitted: dict[str, Any] = {}
         oof: dict[str, Floats] = {}
         folds = self._folds(encoded, y) if len(ways) > 1 or ways == ["forest"] else []
-        behind = ""
+        dropped = ""
         # where several regional ways compete the tree comes last, and only if it keeps up on the first fold
         for way in sorted(ways, key=lambda way: way == "tree"):
             if way == "forest":
@@ -420,8 +342,8 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
                 total = np.empty_like(z)
                 self._out_of_fold(way, X, encoded, z, y, weight, folds[:1], total)
                 if way == "tree" and ways[-1] != "tree":
-                    behind = _behind(way, ways[-1], total, oof[ways[-1]], y, weight, folds[0][1])
-                    if behind:
+                    dropped = behind(way, ways[-1], total, oof[ways[-1]], y, weight, folds[0][1])
+                    if dropped:
                         ways.remove(way)
                         break
                 self._out_of_fold(way, X, encoded, z, y, weight, folds[1:], total)
@@ -432,8 +354,8 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             if ways == ["global"] and self.partitioner != "global":
                 reason = f"too few calibration rows or no features ({y.size} rows, {encoded.shape[1]} features)"
         else:
-            chosen, reason = _choose(ways, oof, y, weight)
-            reason = f"{behind}; {reason}" if behind else reason
+            chosen, reason = choose(ways, oof, y, weight)
+            reason = f"{dropped}; {reason}" if dropped else reason
         if chosen in ("tree", "regions", "groups"):
             fitted[chosen] = self._fit_regions(chosen, X, encoded, z, y, weight, self.overall_)
         self.way_ = chosen
@@ -477,23 +399,19 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
     ) -> Regions:
         if way == "groups" and not self._needs_groups:
             raise DataError("partitioner='groups' needs groups= at fit; or use GroupPartitioner(columns=[...])")
-        partitioner = self._new_partitioner(way)
-        partitioner.fit(X, y, weight, encoder=self.encoder_, encoded=encoded)
-        leaf = partitioner.leaves(X, encoded.T)
-        known = leaf >= 0
-        leaf_map = fit_leaf_map(
-            self.calibrator,
-            z[known],
-            y[known],
-            None if weight is None else weight[known],
-            leaf[known],
-            partitioner.n_leaves,
+        return fit_regions(
+            self._new_partitioner(way),
+            X,
+            encoded,
+            z,
+            y,
+            weight,
+            self.encoder_,
+            overall,
+            calibrator=self.calibrator,
             shrinkage=self.shrinkage,
             monotone=self.monotone,
-            ancestors=partitioner.ancestors,
-            overall=overall,
         )
-        return Regions(partitioner, leaf_map, *overall)
 
     def _out_of_fold(
         self,
@@ -531,7 +449,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         baseline = losses.get("global", logistic_loss(y, self.overall_[0] + self.overall_[1] * z))
         choices = []
         for way, loss in losses.items():
-            gain, error = _paired(baseline - loss, weight)
+            gain, error = paired(baseline - loss, weight)
             same_ranks = self.soft_labels or oof[way] is z  # of the base score; there is no AUC of soft labels
             auc = base_auc if same_ranks else roc_auc(y, oof[way], weight)
             choices.append(Choice(way, float(np.average(loss, weights=weight)), auc, gain, error))
@@ -638,39 +556,3 @@ def _take(X: Any, rows: Any) -> Any:
     if hasattr(X, "iloc"):
         return X.iloc[rows]
     return X[rows] if not isinstance(X, list) else np.asarray(X, dtype=object)[rows]
-
-
-def _paired(difference: Floats, weight: Floats | None) -> tuple[float, float]:
-    """Weighted mean and its standard error."""
-    w = np.ones_like(difference) if weight is None else weight
-    mean = float(np.average(difference, weights=w))
-    error = float(np.sqrt((w**2 * (difference - mean) ** 2).sum()) / w.sum())
-    return mean, error
-
-
-def _behind(
-    way: str, rival: str, logits: Floats, rival_logits: Floats, y: Floats, weight: Floats | None, rows: Any
-) -> str:
-    """Say so if ``way`` loses to its rival by three standard errors on the given rows; else nothing."""
-    w = None if weight is None else weight[rows]
-    difference = logistic_loss(y[rows], logits[rows]) - logistic_loss(y[rows], rival_logits[rows])
-    loss, error = _paired(difference, w)
-    return f"{way} loses {loss:.5f} (s.e. {error:.5f}) to {rival} on the first fold" if loss > 3.0 * error else ""
-
-
-def _choose(ways: list[str], oof: dict[str, Floats], y: Floats, weight: Floats | None) -> tuple[str, str]:
-    """Climb from the simplest way: two standard errors to leave the global map, one from there on."""
-    best = ways[0] if ways[0] == "global" else "global"
-    steps = []
-    for way in [w for w in ways if w not in ("identity", "global")]:
-        gain, error = _paired(logistic_loss(y, oof[best]) - logistic_loss(y, oof[way]), weight)
-        worth = gain > (2.0 if best == "global" else 1.0) * error
-        steps.append(f"{way} {'gains' if gain >= 0 else 'loses'} {abs(gain):.5f} (s.e. {error:.5f}) on {best}")
-        if worth:
-            best = way
-    if best == "global" and "identity" in ways:
-        gain, error = _paired(logistic_loss(y, oof["identity"]) - logistic_loss(y, oof["global"]), weight)
-        if gain < -error:
-            best = "identity"
-        steps.append(f"global gains {gain:.5f} (s.e. {error:.5f}) on identity")
-    return best, "; ".join(steps) + f": {best} it is"
