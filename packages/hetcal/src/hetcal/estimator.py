@@ -327,7 +327,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         oof: dict[str, Floats] = {}
         folds = self._folds(encoded, y) if len(ways) > 1 or ways == ["forest"] else []
         dropped = ""
-        # where several regional ways compete the tree comes last, and only if it keeps up on the first fold
+        # where several regional ways compete the tree comes last, and only as long as it keeps up
         for way in sorted(ways, key=lambda way: way == "tree"):
             if way == "forest":
                 fitted[way] = self._fit_forest(encoded, z, y, weight, folds)
@@ -339,15 +339,20 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             elif way == "identity":
                 oof[way] = z
             elif len(ways) > 1:
+                rival = ways[-1] if way == "tree" and ways[-1] != "tree" else None
                 total = np.empty_like(z)
-                self._out_of_fold(way, X, encoded, z, y, weight, folds[:1], total)
-                if way == "tree" and ways[-1] != "tree":
-                    dropped = behind(way, ways[-1], total, oof[ways[-1]], y, weight, folds[0][1])
-                    if dropped:
-                        ways.remove(way)
-                        break
-                self._out_of_fold(way, X, encoded, z, y, weight, folds[1:], total)
-                oof[way] = total
+                for count, fold in enumerate(folds, 1):
+                    self._predict_fold(way, X, encoded, z, y, weight, fold, total)
+                    if rival is not None and count < len(folds):
+                        rows = np.concatenate([test for _, test in folds[:count]])
+                        loss = behind(total, oof[rival], y, weight, rows)
+                        if loss:
+                            dropped = f"{way} loses {loss} to {rival} on the first {count} of {len(folds)} folds"
+                            break
+                if dropped:
+                    ways.remove(way)
+                else:
+                    oof[way] = total
         if len(ways) == 1:
             oof[ways[0]] = fitted[ways[0]].out_of_fold if ways[0] in fitted else z
             chosen, reason = ways[0], "asked for; nothing was compared"
@@ -413,7 +418,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             monotone=self.monotone,
         )
 
-    def _out_of_fold(
+    def _predict_fold(
         self,
         way: str,
         X: Any,
@@ -421,18 +426,18 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         z: Floats,
         y: Floats,
         weight: Floats | None,
-        folds: Folds,
+        fold: tuple[Any, Any],
         total: Floats,
     ) -> None:
-        """Write the logits of the test rows of the given folds into ``total``."""
-        for train, test in folds:
-            w = None if weight is None else weight[train]
-            overall = platt(z[train], y[train], w)
-            if way == "global":
-                total[test] = overall[0] + overall[1] * z[test]
-            else:
-                regions = self._fit_regions(way, _take(X, train), encoded[train], z[train], y[train], w, overall)
-                total[test] = regions.logits(_take(X, test), encoded[test].T, z[test])
+        """Write the logits of the fold's test rows into ``total``."""
+        train, test = fold
+        w = None if weight is None else weight[train]
+        overall = platt(z[train], y[train], w)
+        if way == "global":
+            total[test] = overall[0] + overall[1] * z[test]
+            return
+        regions = self._fit_regions(way, _take(X, train), encoded[train], z[train], y[train], w, overall)
+        total[test] = regions.logits(_take(X, test), encoded[test].T, z[test])
 
     def _summary(
         self,

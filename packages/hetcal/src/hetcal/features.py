@@ -90,7 +90,7 @@ class FeatureEncoder:
         columns, coded = [], []
         for i, name in enumerate(names):
             raw = X[X.columns[i]] if named else np.asarray(X)[:, i]
-            declared = i in extra or hasattr(raw, "cat")
+            declared = i in extra or _is_declared(raw)
             if declared or self._categorical(raw):
                 codes, found = _factorised(raw)
                 if not declared:
@@ -103,7 +103,7 @@ class FeatureEncoder:
                 coded.append(_numbers(name, raw))
         self.columns = tuple(columns)
         self.names = frozenset(names)
-        return np.column_stack(coded) if coded else np.empty((len(X), 0))
+        return np.array(coded).T if coded else np.empty((len(X), 0))  # columns stay contiguous
 
     def transform(self, X: Any) -> Floats:
         """Encode all columns as a matrix; see ``read``."""
@@ -155,9 +155,14 @@ class FeatureEncoder:
         return False
 
 
+def _is_declared(raw: Any) -> bool:
+    """Whether the column is a pandas category; its dtype is asked, as the accessor ``cat`` takes its time to refuse."""
+    return hasattr(getattr(raw, "dtype", None), "categories") and hasattr(raw, "cat")
+
+
 def _factorised(raw: Any) -> tuple[Codes, list[Any]]:
     """Codes (-1 for missing) and distinct values, by hashing where pandas offers it."""
-    if hasattr(raw, "cat"):
+    if _is_declared(raw):
         return np.asarray(raw.cat.codes), [_plain(v) for v in raw.cat.categories]
     if hasattr(raw, "factorize"):
         codes, values = raw.factorize()

@@ -2,7 +2,7 @@
 
 To leave the global map a way must gain two standard errors, and to replace a simpler regional way one more, so that
 luck ends at the global map and no gain comes out as no gain and no harm. A tree that loses to the forest by three
-standard errors on the first fold is not fitted on the others.
+standard errors on the folds so far is not fitted on the others.
 """
 
 from __future__ import annotations
@@ -73,14 +73,11 @@ def paired(difference: Floats, weight: Floats | None) -> tuple[float, float]:
     return mean, error
 
 
-def behind(
-    way: str, rival: str, logits: Floats, rival_logits: Floats, y: Floats, weight: Floats | None, rows: Any
-) -> str:
-    """Say so if ``way`` loses to its rival by three standard errors on the given rows; else nothing."""
+def behind(logits: Floats, rival: Floats, y: Floats, weight: Floats | None, rows: Any) -> str:
+    """How much log-loss the first loses to the second on some rows, if it is three standard errors; else nothing."""
     w = None if weight is None else weight[rows]
-    difference = logistic_loss(y[rows], logits[rows]) - logistic_loss(y[rows], rival_logits[rows])
-    loss, error = paired(difference, w)
-    return f"{way} loses {loss:.5f} (s.e. {error:.5f}) to {rival} on the first fold" if loss > 3.0 * error else ""
+    loss, error = paired(logistic_loss(y[rows], logits[rows]) - logistic_loss(y[rows], rival[rows]), w)
+    return f"{loss:.5f} (s.e. {error:.5f})" if loss > 3.0 * error else ""
 
 
 def choose(ways: list[str], oof: dict[str, Floats], y: Floats, weight: Floats | None) -> tuple[str, str]:
