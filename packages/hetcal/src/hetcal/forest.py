@@ -241,7 +241,7 @@ class _Track:
             valid_sets=[data.subset(np.sort(valid))],
             valid_names=["valid"],
             callbacks=[lgb.early_stopping(PATIENCE, verbose=False), lgb.record_evaluation(history)],
-            keep_training_booster=self.compact,  # one that is not kept need not go through text and back
+            keep_training_booster=True,  # with the rounds past its own best one, which the common number may call for
         )
         return _Run(booster, np.asarray(next(iter(history["valid"].values()))))
 
@@ -258,9 +258,9 @@ class _Track:
         oof = np.empty_like(self.y)
         for fold, (run, (_, valid)) in enumerate(zip(runs, self.folds, strict=True)):
             oof[valid] = self.logits(candidate, run, fold, rounds)
-        if self.compact:
-            import lightgbm as lgb
+        import lightgbm as lgb
 
+        if self.compact:
             rounds = max(1, round(rounds * REFIT_ROUNDS))
             booster = lgb.train(self.parameters(candidate), self.data(candidate), rounds)
             return Part(candidate, (booster,), rounds, 1.0, 0.0), oof
@@ -269,5 +269,6 @@ class _Track:
         spread = float(np.mean(np.var(each, axis=0, ddof=1))) * (1.0 - 1.0 / len(runs))
         total = float(np.var(oof))
         slope = total / (total - spread) if spread < 0.5 * total else 1.0
-        part = Part(candidate, tuple(run.booster for run in runs), rounds, slope, float(np.mean(oof)))
-        return part, oof
+        texts = [run.booster.model_to_string(num_iteration=rounds) for run in runs]  # leaves the training rows behind
+        boosters = tuple(lgb.Booster(model_str=text) for text in texts)
+        return Part(candidate, boosters, rounds, slope, float(np.mean(oof))), oof
