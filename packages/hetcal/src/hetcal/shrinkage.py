@@ -13,7 +13,7 @@ moved on that expansion, without a pass over the rows, by an update that has the
 Where leaves do not differ, tau tends to 0 and every leaf returns to its parent. Where they do, large leaves keep
 their own fit. tau -> infinity is the separate fit of each leaf.
 
-MacKay. Bayesian Interpolation. Neural Computation 4 (1992), section 4.4: the update by well-determined parameters.
+MacKay. Bayesian Interpolation. Neural Computation 4 (1992): the update by the number of well-determined parameters.
 """
 
 from __future__ import annotations
