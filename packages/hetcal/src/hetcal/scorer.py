@@ -49,7 +49,7 @@ class Tree:
         if self.depth < 0:
             return
         size = 2**depth - 1
-        self.full_feature = np.zeros(size, dtype=np.intp)
+        self.full_feature = np.full(size, self.feature[0], dtype=np.intp)  # below a leaf any used feature will do
         self.full_threshold = np.full(size, np.inf)
         self.full_missing = np.ones(size, dtype=bool)
         self.full_output = np.zeros(2**depth, dtype=self.output.dtype)
