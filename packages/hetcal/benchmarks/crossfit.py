@@ -70,7 +70,9 @@ def main() -> None:
         for seed in arguments.seeds:
             file = arguments.cache / f"crossfit-{dataset}-{seed}.json"
             if not file.exists():
-                file.write_text(json.dumps(one(dataset, seed)))
+                temporary = file.with_suffix(".tmp")
+                temporary.write_text(json.dumps(one(dataset, seed)))
+                temporary.replace(file)
             rows.append(json.loads(file.read_text()))
         mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
         print(dataset, len(rows), "seeds", {key: round(value, 4) for key, value in mean.items()})

@@ -35,7 +35,7 @@ model.fit(cal, label_column_name="__y", **columns)
 fit_s = time.process_time() - start
 predictions = []
 predict_s = []
-for _ in range(3):
+for _ in range(15):
     start = time.process_time()
     predictions = model.predict(test, **columns)
     predict_s.append(time.process_time() - start)

@@ -109,6 +109,27 @@ def show(rows: pd.DataFrame) -> None:
         )
 
 
+def show_times(rows: pd.DataFrame) -> None:
+    """Medians over seeds of CPU seconds to fit and milliseconds to predict, and their ratios to MCGrad's."""
+    for base, part in rows.groupby("base", sort=False):
+        medians = part.groupby(["method", "dataset"], sort=False)[["fit_s", "predict_s"]].median()
+        print(f"\n## times, base {base}: fit s, predict ms (MCGrad's divided by these)")
+        for method in [m for m in ("auto", "high", "bag", "tree", "mcgrad", "stack8", "stack31") if m in medians.index]:
+            cells = []
+            for dataset in part["dataset"].unique():
+                own, peer = medians.loc[(method, dataset)], medians.loc[("mcgrad", dataset)]
+                ratio = peer / own
+                cells.append(
+                    f"{dataset} {own['fit_s']:.3f}, {1e3 * own['predict_s']:.2f} "
+                    f"({ratio['fit_s']:.2f}, {ratio['predict_s']:.2f})"
+                )
+            print(f"{method:8s} " + " | ".join(cells))
+        share = [
+            medians.loc[("auto", d), "fit_s"] / medians.loc[("mcgrad", d), "fit_s"] for d in part["dataset"].unique()
+        ]
+        print(f"fit of the default / MCGrad's: mean of the sets {np.mean(share):.3f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=Path("out/hetcal-bench"))
@@ -138,6 +159,7 @@ def main() -> None:
                 execute([*ours, *(["--high"] if arguments.high else [])], arguments.lock)
             rows += score(cell, ["mcgrad", "lightgbm", "ours"])
     show(pd.DataFrame(rows))
+    show_times(pd.DataFrame(rows))
     if arguments.json:
         from importlib.metadata import version
 

@@ -152,3 +152,17 @@ def test_text_where_numbers_were_is_named(tmp_path):
     columns[0][3] = "abc"
     with pytest.raises(ValueError, match="column 'x0' holds what is no number"):
         scorer.predict_proba(columns, logits=z)
+
+
+@pytest.mark.parametrize("way", ["tree", "bag"])
+def test_scorer_refuses_infinite_features_that_it_reads_and_looks_at_no_others(way, tmp_path):
+    X, y, z, _, _ = heterogeneous(3000, 0)
+    table = pd.DataFrame({"constant": 1.0, "a": X[:, 0], "b": X[:, 1]})
+    model = HeterogeneousCalibrator(way, selection=None).fit(table, y, logits=z)
+    scorer = load(save(model, tmp_path / "model.json"))
+    wrong = table.assign(a=np.where(np.arange(3000) == 11, np.inf, table["a"]))
+    with pytest.raises(ValueError, match=r"column 'a' has 1 infinity values \(first in row 11\); use NaN"):
+        scorer.predict_proba(wrong, logits=z)
+    unread = table.assign(constant="text")
+    np.testing.assert_array_equal(scorer.predict_proba(unread, logits=z), scorer.predict_proba(table, logits=z))
+    np.testing.assert_array_equal(model.predict_proba(unread, logits=z), model.predict_proba(table, logits=z))

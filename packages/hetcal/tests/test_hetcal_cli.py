@@ -126,6 +126,23 @@ def test_what_cannot_work_exits_3_with_one_line_and_writes_nothing(files, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.csv", "folder", "header.csv"]
 
 
+def test_bad_cells_exit_3_and_name_the_column(files, tmp_path, capsys):
+    stray, infinite = str(tmp_path / "stray.csv"), str(tmp_path / "infinite.csv")
+    table = pd.read_csv(files / "cal.csv")
+    table.assign(a=table["a"].astype(str).where(table.index != 4, "1.2.3")).to_csv(stray, index=False)
+    table.assign(a=table["a"].where(table.index != 4, np.inf)).to_csv(infinite, index=False)
+    fit = ["--logit", "logit", *BASE, "--partitioner", "tree", "--out", str(tmp_path / "m.json")]
+    assert main(["fit", stray, *fit]) == 3
+    assert "'a' holds numbers but for 1 cells (row 4: '1.2.3')" in capsys.readouterr().err
+    assert main(["fit", stray, *fit, "--categorical", "a"]) == 0
+    assert main(["fit", str(files / "cal.csv"), *fit]) == 0
+    capsys.readouterr()
+    apply = ["--logit", "logit", "--out", str(tmp_path / "scored.csv")]
+    assert main(["apply", str(tmp_path / "m.json"), infinite, *apply]) == 3
+    assert "'a' has 1 infinity values (first in row 4)" in capsys.readouterr().err
+    assert not (tmp_path / "scored.csv").exists()
+
+
 def test_warnings_are_one_line(files, tmp_path, capsys):
     table = pd.read_csv(files / "cal.csv").assign(score=lambda t: 0.01 + 0.98 * t["clicked"])
     table.to_csv(tmp_path / "perfect.csv", index=False)

@@ -376,3 +376,27 @@ def test_classifier_refusals(problem):
         HeterogeneousCalibratedClassifier(object(), cv="prefit").fit(X, y)
     with pytest.raises(DataError, match="shape"):
         HeterogeneousCalibratedClassifier(lambda X: np.zeros((len(X), 2)), cv="prefit").fit(X, y)
+
+
+# -- what is a category ---------------------------------------------------------------------------------------------
+
+
+def test_a_few_cells_of_text_in_a_column_of_numbers_are_refused(problem):
+    X, y, z, region, _ = (a[:400] for a in problem[0])
+    numbers = X[:, 0].astype(object)
+    numbers[[7, 30]] = "12,5", "n/a"
+    table = pd.DataFrame({"income": numbers, "b": X[:, 1]})
+    message = r"'income' holds numbers but for 2 cells \(row 7: '12,5'\).*categorical="
+    for spelled in (table, table.astype({"income": str})):
+        with pytest.raises(DataError, match=message):
+            HeterogeneousCalibrator("tree").fit(spelled, y, logits=z)
+    with pytest.raises(DataError, match=r"'x0' holds numbers but for 2 cells \(row 7: '12,5'\)"):
+        HeterogeneousCalibrator("tree").fit(table.to_numpy(), y, logits=z)
+    for meant in (table.astype({"income": "category"}), table.assign(income=np.where(region > 0, numbers, "none"))):
+        assert HeterogeneousCalibrator("tree").fit(meant, y, logits=z).encoder_.columns[0].is_category
+    declared = HeterogeneousCalibrator("tree", categorical=["income"]).fit(table, y, logits=z)
+    assert declared.encoder_.columns[0].is_category
+    few = table.assign(income=np.where(np.arange(400) == 7, "other", (X[:, 0] > 0).astype(int).astype(str)))
+    assert HeterogeneousCalibrator("tree").fit(few, y, logits=z).encoder_.columns[0].values == ("0", "1", "other")
+    whole = table.assign(income=X[:, 0].astype(str))
+    assert not HeterogeneousCalibrator("tree").fit(whole, y, logits=z).encoder_.columns[0].is_category

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hetcal.artefact import load, save
     from hetcal.errors import ArtefactError, CalibrationWarning, DataError, LeafMapError
-    from hetcal.estimator import HeterogeneousCalibrator, Selection
+    from hetcal.estimator import HeterogeneousCalibrator
     from hetcal.meta import HeterogeneousCalibratedClassifier
     from hetcal.metrics import ecce, multicalibration_error
     from hetcal.partition import CallablePartitioner, GroupPartitioner, TreePartitioner
     from hetcal.scorer import Scorer
+    from hetcal.selection import Selection
     from hetcal.theory import auc_decomposition, auc_lift, check_optimality, optimal_auc
 
 _HOME = {
@@ -29,7 +30,7 @@ _HOME = {
     "HeterogeneousCalibrator": "estimator",
     "LeafMapError": "errors",
     "Scorer": "scorer",
-    "Selection": "estimator",
+    "Selection": "selection",
     "TreePartitioner": "partition",
     "auc_decomposition": "theory",
     "auc_lift": "theory",

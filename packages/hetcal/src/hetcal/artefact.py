@@ -17,9 +17,10 @@ from sklearn.utils.validation import check_is_fitted
 from hetcal.bag import Bag
 from hetcal.calibrators import LeafMap, LogisticMap
 from hetcal.errors import ArtefactError
-from hetcal.estimator import HeterogeneousCalibrator, Regions
+from hetcal.estimator import HeterogeneousCalibrator
 from hetcal.forest import Forest
 from hetcal.partition import GroupPartitioner, TreePartitioner
+from hetcal.regions import Regions
 from hetcal.scorer import FORMAT, SCHEMA, Scorer
 from hetcal.trees import FlatTree
 

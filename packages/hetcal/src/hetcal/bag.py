@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hetcal.calibrators import LogisticMap, fit_leaf_map, platt
-from hetcal.features import FeatureEncoder
+from hetcal.features import Columns, FeatureEncoder
 from hetcal.links import Floats
-from hetcal.partition import grow, label_order, reorder
+from hetcal.partition import grow, label_order, ranked
 from hetcal.trees import FlatTree
 
 __all__ = ["Bag", "fit_bag"]
@@ -36,12 +36,12 @@ class Bag:
         """Features that some tree looks at."""
         return frozenset().union(*(tree.used for tree in self.trees))
 
-    def logits(self, X: Floats, z: Floats) -> Floats:
+    def logits(self, columns: Columns, z: Floats) -> Floats:
         """Calibrated logit of each row."""
-        matrix = reorder(X, self.ranks, self.used)
+        single = [None if c is None else c.astype(np.float32) for c in ranked(columns, self.ranks)]
         total = np.zeros_like(z)
         for tree, leaf_map in zip(self.trees, self.maps, strict=True):
-            total += leaf_map.logits(z, tree.apply(matrix))
+            total += leaf_map.logits(z, tree.apply(single, z.size))
         return np.asarray(self.intercept + self.slope * total / len(self.trees))
 
 
@@ -51,6 +51,7 @@ def fit_bag(
     y: Floats,
     weight: Floats | None,
     encoder: FeatureEncoder,
+    overall: tuple[float, float],
     *,
     n_trees: int = 8,
     max_depth: int = 8,
@@ -58,14 +59,13 @@ def fit_bag(
     max_features: float = 0.5,
     seed: int = 0,
 ) -> Bag:
-    """Grow and calibrate the trees, then scale their mean on out-of-bag logits."""
+    """Grow and calibrate the trees, then scale their mean on out-of-bag logits; ``overall`` is the global Platt fit."""
     rng = np.random.default_rng(seed)
     w = np.ones_like(y) if weight is None else weight
     ranks = {
         i: label_order(X[:, i], y, weight, len(encoder.columns[i].values or ())) for i in encoder.category_positions
     }
-    matrix = reorder(X, ranks)
-    overall = platt(z, y, weight)
+    matrix = np.array(ranked(X.T, ranks), dtype=np.float32).T
     trees, maps = [], []
     votes, voters = np.zeros_like(y), np.zeros_like(y)
     for number in range(n_trees):
@@ -81,7 +81,7 @@ def fit_bag(
             max_features=max_features,
             seed=seed + number,
         )
-        leaf = tree.apply(matrix)
+        leaf = tree.apply(list(matrix.T), y.size)
         leaf_map = fit_leaf_map("platt", z[bag], y[bag], mass[bag], leaf[bag], tree.n_leaves, overall=overall)
         assert isinstance(leaf_map, LogisticMap)
         votes[out] += leaf_map.logits(z[out], leaf[out])

@@ -8,9 +8,10 @@ Logistic families, p = sigmoid(offset + x(z)' theta), x(z) the family's features
     beta         x = (1, log s, -log(1 - s))      s = sigmoid(z); Kull et al. 2017
 
 and step or piecewise-linear families, isotonic (pool adjacent violators) and histogram (equal mass), both mixed
-with the global Platt curve by n / (n + m), which is their shrinkage. c, the mean logit, makes the prior on
-(a, b) independent of where zero lies. With ``monotone`` every slope is kept positive, so the ranking inside a leaf
-is the base model's own; a histogram alone follows the data wherever they go.
+with the global Platt curve by n / (n + m), which is their shrinkage. c, the mean logit weighted by p (1 - p), is
+where level and slope are estimated independently, as the prior on (a, b) takes them to be. With ``monotone`` every
+slope is kept positive, so the ranking inside a leaf is the base model's own; a histogram alone follows the data
+wherever they go.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class LogisticMap:
     def logits(self, z: Floats, leaf: Leaves) -> Floats:
         """Calibrated logit of each row."""
         if self.family == "platt":
-            return np.asarray(self.theta[leaf, 0] + self.theta[leaf, 1] * (z - self.centre))
+            level, slope = np.ascontiguousarray(self.theta.T)
+            return np.asarray(level.take(leaf) + slope.take(leaf) * (z - self.centre))
         eta = self.slope * z
         for d, feature in enumerate(logistic_features(self.family, z, self.centre)):
             eta = eta + self.theta[leaf, d] * feature
@@ -160,12 +162,19 @@ def fit_leaf_map(
         return _fit_curves(family, z, y, weight, leaf, n_leaves, m, (a0, b0), strict)
     if family == "identity":
         return LogisticMap("identity", np.empty((n_leaves, 0)), 0.0, 1.0)
-    centre = float(np.average(z, weights=weight)) if family == "platt" else 0.0
+    centre = _centre(z, weight, a0, b0) if family == "platt" else 0.0
     features = np.stack(logistic_features(family, z, centre))
     slope, offset = (b0, b0 * z) if family == "shift" else (0.0, None)
     mean, lower = _global_parameters(family, features, y, weight, offset, (a0 + b0 * centre, b0), monotone)
     shrunk = _shrink(features, y, weight, leaf, n_leaves, mean, offset, lower, shrinkage, ancestors)
     return LogisticMap(family, shrunk.theta, centre, slope, shrunk.tau)
+
+
+def _centre(z: Floats, weight: Floats | None, intercept: float, slope: float) -> float:
+    """Mean logit by what a row tells, p (1 - p): there the global fit's level and slope are independent."""
+    p = sigmoid(intercept + slope * z)
+    information = p * (1.0 - p) + 1e-12  # the plain mean where no row tells anything
+    return float(np.average(z, weights=information if weight is None else weight * information))
 
 
 def _shrink(

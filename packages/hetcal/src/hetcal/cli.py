@@ -118,6 +118,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--group", nargs="+", metavar="COLUMN", help="use these columns as regions, nested in order")
     parser.add_argument(
+        "--categorical", nargs="+", metavar="COLUMN", help="columns whose numbers are categories; text always is"
+    )
+    parser.add_argument(
         "--calibrator",
         default="platt",
         help="a region's curve: platt, temperature, shift, beta, isotonic, histogram, identity (default: %(default)s)",
@@ -205,6 +208,7 @@ def _fitted(arguments: argparse.Namespace) -> tuple[Any, Any, Any, dict[str, Any
         calibrator=arguments.calibrator,
         shrinkage="hierarchy" if arguments.group and len(arguments.group) > 1 else "eb",
         quality=arguments.quality,
+        categorical=arguments.categorical,
         random_state=arguments.seed,
     )
     weight = None if arguments.weight is None else _column(table, arguments.weight).to_numpy()
@@ -301,7 +305,9 @@ def _compare(arguments: argparse.Namespace) -> int:
     for way in [*ways, "(chosen)"]:
         other = model
         if way != "(chosen)":
-            other = type(model)(way, selection=None, random_state=arguments.seed).fit(X, y, **score)
+            other = type(model)(
+                way, selection=None, categorical=arguments.categorical, random_state=arguments.seed
+            ).fit(X, y, **score)
         result = _evaluated(arguments, other)
         lift = result.lift
         print(

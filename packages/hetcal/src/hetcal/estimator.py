@@ -7,17 +7,13 @@ Four ways to turn a base logit z and a row x into a calibrated logit, in the ord
     tree      a_k + b_k z, k = leaf of x               shrunk by empirical Bayes
     forest    c0 + c1 g(x) + c2 (a + b z)              see ``forest``
 
-With ``selection="cv"`` the choice is by out-of-fold log-loss on the calibration rows: to leave the global map a way
-must gain two standard errors, and to replace the tree the forest must gain one more, so that luck ends at the global
-map and no gain comes out as no gain and no harm. A tree that loses to the forest by three standard errors on the first
-fold is not fitted on the others.
+With ``selection="cv"`` the choice is by out-of-fold log-loss on the calibration rows, see ``selection``.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,90 +23,21 @@ from sklearn.utils.validation import check_is_fitted
 
 from hetcal import validation
 from hetcal.bag import Bag, fit_bag
-from hetcal.calibrators import CALIBRATORS, LeafMap, fit_leaf_map, platt
+from hetcal.calibrators import CALIBRATORS, platt
 from hetcal.errors import DataError
 from hetcal.features import FeatureEncoder, is_table, keys_of
 from hetcal.forest import Folds, Forest, fit_forest
 from hetcal.leafwise import Leaves
 from hetcal.links import Floats, logistic_loss, logit, sigmoid
 from hetcal.partition import CallablePartitioner, GroupPartitioner, TreePartitioner
+from hetcal.regions import Regions, fit_regions
+from hetcal.selection import Choice, Selection, behind, choose, paired
 from hetcal.theory import roc_auc
 
-__all__ = ["Choice", "HeterogeneousCalibrator", "Selection"]
+__all__ = ["HeterogeneousCalibrator"]
 
 FEWEST_ROWS = 200  # below it nothing but the global map is tried
 NAMED_PARTITIONERS = ("auto", "tree", "bag", "forest", "groups", "global", "identity")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One way that was compared.
-
-    Attributes
-    ----------
-    name : str
-    log_loss : float
-        Mean out-of-fold log-loss on the calibration rows.
-    auc : float
-        AUC of the same out-of-fold logits, NaN for soft labels.
-    gain, standard_error : float
-        Log-loss of the global map minus this one's, and the paired standard error of that difference.
-    """
-
-    name: str
-    log_loss: float
-    auc: float
-    gain: float
-    standard_error: float
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What was compared, what was chosen and why.
-
-    Attributes
-    ----------
-    chosen : str
-    reason : str
-    choices : tuple of Choice
-    lift : float
-        Out-of-fold AUC of the chosen way minus the AUC of the base score.
-    features_only : float or None
-        Out-of-fold AUC minus the base score's AUC of the forest's g(x), which never saw the score: where it is
-        close to ``lift``, the calibrator is mostly a second model. None where no such forest was fitted.
-    race : tuple of (str, float)
-        The forest's candidates and their log-loss on the first fold, best first.
-    """
-
-    chosen: str
-    reason: str
-    choices: tuple[Choice, ...]
-    lift: float
-    features_only: float | None
-    race: tuple[tuple[str, float], ...] = ()
-
-
-@dataclass(frozen=True)
-class Regions:
-    """A fitted partitioner with one map a leaf, and the global map for rows outside every leaf."""
-
-    partitioner: Any
-    leaf_map: LeafMap
-    intercept: float
-    slope: float
-
-    def logits(self, X: Any, encoded: Floats, z: Floats) -> Floats:
-        """Calibrated logits."""
-        return self.calibrate(z, self.partitioner.leaves(X, encoded))
-
-    def calibrate(self, z: Floats, leaf: Leaves) -> Floats:
-        """Calibrated logits of rows whose leaf is known; -1 takes the global map."""
-        known = leaf >= 0
-        if known.all():
-            return self.leaf_map.logits(z, leaf)
-        total = self.intercept + self.slope * z
-        total[known] = self.leaf_map.logits(z[known], leaf[known])
-        return total
 
 
 class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -277,19 +204,22 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             if target.min() == target.max():
                 raise DataError("y holds one class only once rows of zero sample_weight are dropped")
         table, z = self._split_score(X, scores, logits)
-        z, self.n_clipped_ = validation.winsorise(z, self.clip)
+        self.n_clipped_ = int(np.count_nonzero(np.abs(z) > self.clip))
+        z = validation.winsorise(z, self.clip)
         self.classes_ = classes
         self.encoder_ = FeatureEncoder(self.categorical)
         encoded = self.encoder_.fit_transform(table)
         self.overall_ = platt(z, target, weight)
-        self._warn_if_seen(z, target, weight)
+        base_auc = float("nan") if self.soft_labels else roc_auc(target, z, weight)
+        if rows >= FEWEST_ROWS:
+            _warn_if_seen(base_auc)
         self.prior_shift_ = 0.0
         if self.prior_correction is not None:
             mean = float(np.average(target, weights=weight))
             self.prior_shift_ = float(logit(np.array(self.prior_correction)) - logit(np.array(mean)))
         source = table if groups is None else groups
         self._needs_groups = groups is not None
-        self._fit_chosen(source, encoded, z, target, weight)
+        self._fit_chosen(source, encoded, z, target, weight, base_auc)
         return self
 
     def _check_parameters(self) -> None:
@@ -360,19 +290,6 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         given = {"logits": column} if self.score_kind == "logit" else {"scores": column}
         return rest, validation.base_logits(given.get("scores"), given.get("logits"), len(X))
 
-    def _warn_if_seen(self, z: Floats, y: Floats, weight: Floats | None) -> None:
-        """Rows the base model was trained on separate too well, and Platt then steepens instead of flattening."""
-        if y.size < FEWEST_ROWS or self.soft_labels:
-            return
-        auc = roc_auc(y, z, weight)
-        if auc > 0.9995:
-            validation.warn(
-                f"the base scores rank the calibration rows almost perfectly (AUC {auc:.4f}); were these rows used to "
-                "train the base model? Calibrate on rows it has not seen, or use HeterogeneousCalibratedClassifier"
-            )
-        elif auc < 0.45:
-            validation.warn(f"the base scores rank worse than chance (AUC {auc:.3f}); is their sign right?")
-
     def _folds(self, encoded: Floats, y: Floats) -> Folds:
         from sklearn.model_selection import StratifiedKFold
 
@@ -402,41 +319,53 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             return ["identity", "global", "tree", strong]
         return ["identity", "global", name] if not poor else ["global", name]
 
-    def _fit_chosen(self, X: Any, encoded: Floats, z: Floats, y: Floats, weight: Floats | None) -> None:
+    def _fit_chosen(
+        self, X: Any, encoded: Floats, z: Floats, y: Floats, weight: Floats | None, base_auc: float
+    ) -> None:
         ways = self._ways(encoded, y)
         fitted: dict[str, Any] = {}
         oof: dict[str, Floats] = {}
         folds = self._folds(encoded, y) if len(ways) > 1 or ways == ["forest"] else []
-        behind = ""
-        # where several regional ways compete the tree comes last, and only if it keeps up on the first fold
+        dropped = ""
+        # where several regional ways compete the tree comes last, and only as long as it keeps up
         for way in sorted(ways, key=lambda way: way == "tree"):
             if way == "forest":
                 fitted[way] = self._fit_forest(encoded, z, y, weight, folds)
                 oof[way] = fitted[way].out_of_fold
             elif way == "bag":
                 seed = 0 if self.random_state is None else self.random_state
-                fitted[way] = fit_bag(encoded, z, y, weight, self.encoder_, seed=seed)
+                fitted[way] = fit_bag(encoded, z, y, weight, self.encoder_, self.overall_, seed=seed)
                 oof[way] = fitted[way].out_of_fold
+            elif way == "identity":
+                oof[way] = z
             elif len(ways) > 1:
-                if way == "tree" and ways[-1] != "tree":
-                    behind = self._behind(way, ways[-1], oof[ways[-1]], X, encoded, z, y, weight, folds)
-                    if behind:
-                        ways.remove(way)
-                        break
-                oof[way] = self._out_of_fold(way, X, encoded, z, y, weight, folds)
+                rival = ways[-1] if way == "tree" and ways[-1] != "tree" else None
+                total = np.empty_like(z)
+                for count, fold in enumerate(folds, 1):
+                    self._predict_fold(way, X, encoded, z, y, weight, fold, total)
+                    if rival is not None and count < len(folds):
+                        rows = np.concatenate([test for _, test in folds[:count]])
+                        loss = behind(total, oof[rival], y, weight, rows)
+                        if loss:
+                            dropped = f"{way} loses {loss} to {rival} on the first {count} of {len(folds)} folds"
+                            break
+                if dropped:
+                    ways.remove(way)
+                else:
+                    oof[way] = total
         if len(ways) == 1:
             oof[ways[0]] = fitted[ways[0]].out_of_fold if ways[0] in fitted else z
             chosen, reason = ways[0], "asked for; nothing was compared"
             if ways == ["global"] and self.partitioner != "global":
                 reason = f"too few calibration rows or no features ({y.size} rows, {encoded.shape[1]} features)"
         else:
-            chosen, reason = _choose(ways, oof, y, weight)
-            reason = f"{behind}; {reason}" if behind else reason
+            chosen, reason = choose(ways, oof, y, weight)
+            reason = f"{dropped}; {reason}" if dropped else reason
         if chosen in ("tree", "regions", "groups"):
-            fitted[chosen] = self._fit_regions(chosen, X, encoded, z, y, weight)
+            fitted[chosen] = self._fit_regions(chosen, X, encoded, z, y, weight, self.overall_)
         self.way_ = chosen
         self.model_: Regions | Forest | Bag | None = fitted.get(chosen)
-        self.selection_ = self._summary(chosen, reason, oof, fitted, z, y, weight)
+        self.selection_ = self._summary(chosen, reason, oof, fitted, z, y, weight, base_auc)
 
     def _fit_forest(self, encoded: Floats, z: Floats, y: Floats, weight: Floats | None, folds: Folds) -> Forest:
         return fit_forest(
@@ -463,62 +392,52 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             return clone(self.partitioner)
         return CallablePartitioner(self.partitioner)
 
-    def _fit_regions(self, way: str, X: Any, encoded: Floats, z: Floats, y: Floats, weight: Floats | None) -> Regions:
-        if way == "groups" and not self._needs_groups:
-            raise DataError("partitioner='groups' needs groups= at fit; or use GroupPartitioner(columns=[...])")
-        partitioner = self._new_partitioner(way)
-        partitioner.fit(X, y, weight, encoder=self.encoder_, encoded=encoded)
-        leaf = partitioner.leaves(X, encoded)
-        overall = platt(z, y, weight)
-        known = leaf >= 0
-        leaf_map = fit_leaf_map(
-            self.calibrator,
-            z[known],
-            y[known],
-            None if weight is None else weight[known],
-            leaf[known],
-            partitioner.n_leaves,
-            shrinkage=self.shrinkage,
-            monotone=self.monotone,
-            ancestors=partitioner.ancestors,
-            overall=overall,
-        )
-        return Regions(partitioner, leaf_map, *overall)
-
-    def _behind(
+    def _fit_regions(
         self,
         way: str,
-        rival: str,
-        rival_oof: Floats,
         X: Any,
         encoded: Floats,
         z: Floats,
         y: Floats,
         weight: Floats | None,
-        folds: Folds,
-    ) -> str:
-        """Say so if ``way`` loses to its rival by three standard errors on the first fold alone; else nothing."""
-        test = folds[0][1]
-        first = self._out_of_fold(way, X, encoded, z, y, weight, folds[:1])[test]
-        w = None if weight is None else weight[test]
-        loss, error = _paired(logistic_loss(y[test], first) - logistic_loss(y[test], rival_oof[test]), w)
-        return f"{way} loses {loss:.5f} (s.e. {error:.5f}) to {rival} on the first fold" if loss > 3.0 * error else ""
+        overall: tuple[float, float],
+    ) -> Regions:
+        if way == "groups" and not self._needs_groups:
+            raise DataError("partitioner='groups' needs groups= at fit; or use GroupPartitioner(columns=[...])")
+        return fit_regions(
+            self._new_partitioner(way),
+            X,
+            encoded,
+            z,
+            y,
+            weight,
+            self.encoder_,
+            overall,
+            calibrator=self.calibrator,
+            shrinkage=self.shrinkage,
+            monotone=self.monotone,
+        )
 
-    def _out_of_fold(
-        self, way: str, X: Any, encoded: Floats, z: Floats, y: Floats, weight: Floats | None, folds: Folds
-    ) -> Floats:
-        if way == "identity":
-            return z
-        total = np.empty_like(z)
-        for train, test in folds:
-            w = None if weight is None else weight[train]
-            if way == "global":
-                a, b = platt(z[train], y[train], w)
-                total[test] = a + b * z[test]
-            else:
-                regions = self._fit_regions(way, _take(X, train), encoded[train], z[train], y[train], w)
-                total[test] = regions.logits(_take(X, test), encoded[test], z[test])
-        return total
+    def _predict_fold(
+        self,
+        way: str,
+        X: Any,
+        encoded: Floats,
+        z: Floats,
+        y: Floats,
+        weight: Floats | None,
+        fold: tuple[Any, Any],
+        total: Floats,
+    ) -> None:
+        """Write the logits of the fold's test rows into ``total``."""
+        train, test = fold
+        w = None if weight is None else weight[train]
+        overall = platt(z[train], y[train], w)
+        if way == "global":
+            total[test] = overall[0] + overall[1] * z[test]
+            return
+        regions = self._fit_regions(way, _take(X, train), encoded[train], z[train], y[train], w, overall)
+        total[test] = regions.logits(_take(X, test), encoded[test].T, z[test])
 
     def _summary(
         self,
@@ -529,18 +448,19 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         z: Floats,
         y: Floats,
         weight: Floats | None,
+        base_auc: float,
     ) -> Selection:
         losses = {way: logistic_loss(y, f) for way, f in oof.items()}
         baseline = losses.get("global", logistic_loss(y, self.overall_[0] + self.overall_[1] * z))
         choices = []
         for way, loss in losses.items():
-            gain, error = _paired(baseline - loss, weight)
-            auc = float("nan") if self.soft_labels else roc_auc(y, oof[way], weight)
+            gain, error = paired(baseline - loss, weight)
+            same_ranks = self.soft_labels or oof[way] is z  # of the base score; there is no AUC of soft labels
+            auc = base_auc if same_ranks else roc_auc(y, oof[way], weight)
             choices.append(Choice(way, float(np.average(loss, weights=weight)), auc, gain, error))
-        base = float("nan") if self.soft_labels else roc_auc(y, z, weight)
-        lift = next(c.auc for c in choices if c.name == chosen) - base
+        lift = next(c.auc for c in choices if c.name == chosen) - base_auc
         forest = fitted.get("forest")
-        alone = None if forest is None or self.soft_labels else roc_auc(y, forest.features_only, weight) - base
+        alone = None if forest is None or self.soft_labels else roc_auc(y, forest.features_only, weight) - base_auc
         return Selection(chosen, reason, tuple(choices), lift, alone, () if forest is None else forest.race)
 
     # -- prediction ------------------------------------------------------------------------------------------
@@ -550,25 +470,29 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         self._check_fitted()
         X = self._table(X, reset=False)
         table, z = self._split_score(X, scores, logits)
-        z, _ = validation.winsorise(z, self.clip)
+        z = validation.winsorise(z, self.clip)
         if self.way_ == "identity":
             return z + self.prior_shift_
         if self.way_ == "global":
             return self.overall_[0] + self.overall_[1] * z + self.prior_shift_
-        encoded = self.encoder_.transform(table, self._used())
         if isinstance(self.model_, Forest):
+            encoded = self.encoder_.transform(table)
             total = self.model_.logits(encoded, z, self.overall_[0] + self.overall_[1] * z)
         elif isinstance(self.model_, Bag):
-            total = self.model_.logits(encoded, z)
+            total = self.model_.logits(self.encoder_.read(table, self.model_.used), z)
         else:
             assert self.model_ is not None
-            total = self.model_.logits(self._source(table, groups), encoded, z)
+            columns = self.encoder_.read(table, self.model_.used)
+            total = self.model_.logits(self._source(table, groups), columns, z)
         return total + self.prior_shift_
 
     def predict_proba(self, X: Any, *, scores: Any = None, logits: Any = None, groups: Any = None) -> Floats:
         """Calibrated probabilities, shape (n, 2), in the order of ``classes_``."""
         p = sigmoid(self.decision_function(X, scores=scores, logits=logits, groups=groups))
-        return np.column_stack([1.0 - p, p])
+        both = np.empty((p.size, 2))
+        both[:, 1] = p
+        np.subtract(1.0, p, out=both[:, 0])
+        return both
 
     def predict(self, X: Any, *, scores: Any = None, logits: Any = None, groups: Any = None) -> NDArray[Any]:
         """The likelier class of each row."""
@@ -586,12 +510,13 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
                 )
             return np.zeros(len(X), dtype=np.intp)
         table = X if self.score_column is None else self._split_score(X, None, None)[0]
-        return np.asarray(self.model_.partitioner.leaves(self._source(table, groups), self.encoder_.transform(table)))
+        columns = self.encoder_.read(table, self.model_.used)
+        return np.asarray(self.model_.partitioner.leaves(self._source(table, groups), columns))
 
     def calibrate(self, logits: Any, leaf: Any) -> Floats:
         """Calibrated probability of the second class from base logits and region numbers, without the features."""
         self._check_fitted()
-        z, _ = validation.winsorise(validation.base_logits(None, logits, np.size(logits)), self.clip)
+        z = validation.winsorise(validation.base_logits(None, logits, np.size(logits)), self.clip)
         if isinstance(self.model_, Regions):
             numbers = np.asarray(leaf)
             if (
@@ -611,12 +536,6 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         if not hasattr(self, "selection_"):  # scikit-learn's own check gathers all tags, a tenth of a tree's prediction
             check_is_fitted(self, "selection_")
 
-    def _used(self) -> frozenset[int] | None:
-        """Positions of the features that the fitted way reads, None for all."""
-        if isinstance(self.model_, Bag):
-            return self.model_.used
-        return getattr(self.model_.partitioner, "used", frozenset()) if isinstance(self.model_, Regions) else None
-
     def _source(self, table: Any, groups: Any) -> Any:
         if not self._needs_groups:
             return table
@@ -627,33 +546,18 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         return groups
 
 
+def _warn_if_seen(auc: float) -> None:
+    """Rows the base model was trained on separate too well, and Platt then steepens instead of flattening."""
+    if auc > 0.9995:
+        validation.warn(
+            f"the base scores rank the calibration rows almost perfectly (AUC {auc:.4f}); were these rows used to "
+            "train the base model? Calibrate on rows it has not seen, or use HeterogeneousCalibratedClassifier"
+        )
+    elif auc < 0.45:
+        validation.warn(f"the base scores rank worse than chance (AUC {auc:.3f}); is their sign right?")
+
+
 def _take(X: Any, rows: Any) -> Any:
     if hasattr(X, "iloc"):
         return X.iloc[rows]
     return X[rows] if not isinstance(X, list) else np.asarray(X, dtype=object)[rows]
-
-
-def _paired(difference: Floats, weight: Floats | None) -> tuple[float, float]:
-    """Weighted mean and its standard error."""
-    w = np.ones_like(difference) if weight is None else weight
-    mean = float(np.average(difference, weights=w))
-    error = float(np.sqrt((w**2 * (difference - mean) ** 2).sum()) / w.sum())
-    return mean, error
-
-
-def _choose(ways: list[str], oof: dict[str, Floats], y: Floats, weight: Floats | None) -> tuple[str, str]:
-    """Climb from the simplest way: two standard errors to leave the global map, one from there on."""
-    best = ways[0] if ways[0] == "global" else "global"
-    steps = []
-    for way in [w for w in ways if w not in ("identity", "global")]:
-        gain, error = _paired(logistic_loss(y, oof[best]) - logistic_loss(y, oof[way]), weight)
-        worth = gain > (2.0 if best == "global" else 1.0) * error
-        steps.append(f"{way} {'gains' if gain >= 0 else 'loses'} {abs(gain):.5f} (s.e. {error:.5f}) on {best}")
-        if worth:
-            best = way
-    if best == "global" and "identity" in ways:
-        gain, error = _paired(logistic_loss(y, oof["identity"]) - logistic_loss(y, oof["global"]), weight)
-        if gain < -error:
-            best = "identity"
-        steps.append(f"global gains {gain:.5f} (s.e. {error:.5f}) on identity")
-    return best, "; ".join(steps) + f": {best} it is"

@@ -11,11 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hetcal.errors import DataError
 from hetcal.links import Floats
 
-__all__ = ["FeatureEncoder"]
+__all__ = ["Columns", "FeatureEncoder"]
+
+Columns = Sequence[Any] | Floats  # encoded features by position, (n,) or None where not needed; a matrix's .T is one
+
+
+Codes = NDArray[Any]
+STRAY_SHARE = 0.05  # so little text in a column of numbers is taken for a mistake
+FEW_NUMBERS = 20  # distinct; up to so many numbers beside text are taken for categories ("1", "2", "3", "other")
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,10 @@ class Column:
     def is_category(self) -> bool:
         """Whether the column is coded by a vocabulary."""
         return self.values is not None
+
+    def encode(self, raw: Any) -> Floats:
+        """Numbers as they are, categories as codes."""
+        return _numbers(self.name, raw) if self.values is None else _encode(raw, self.values)
 
 
 def is_table(X: Any) -> bool:
@@ -78,39 +90,52 @@ class FeatureEncoder:
         columns, coded = [], []
         for i, name in enumerate(names):
             raw = X[X.columns[i]] if named else np.asarray(X)[:, i]
-            if i in extra or self._categorical(raw):
-                codes, values = _vocabulary(raw)
+            declared = i in extra or _is_declared(raw)
+            if declared or self._categorical(raw):
+                codes, found = _factorised(raw)
+                if not declared:
+                    _refuse_stray_text(name, codes, found)
+                ranks, values = _vocabulary(codes, found)
                 columns.append(Column(name, values))
-                coded.append(codes)
+                coded.append(ranks)
             else:
                 columns.append(Column(name))
                 coded.append(_numbers(name, raw))
         self.columns = tuple(columns)
-        return np.column_stack(coded) if coded else np.empty((len(X), 0))
+        self.names = frozenset(names)
+        return np.array(coded).T if coded else np.empty((len(X), 0))  # columns stay contiguous
 
-    def transform(self, X: Any, used: frozenset[int] | None = None) -> Floats:
-        """Encode; refuses missing columns and text where numbers were, ignores extra columns of a table.
+    def transform(self, X: Any) -> Floats:
+        """Encode all columns as a matrix; see ``read``."""
+        return np.column_stack([*self.read(X), np.empty((len(X), 0))])
 
-        With ``used``, columns at other positions are not read and left at zero.
+    def read(self, X: Any, used: frozenset[int] | None = None) -> list[Any]:
+        """Encoded columns by position, None for those not ``used``, which are not read.
+
+        Refuses missing columns and text where numbers were; ignores extra columns of a table.
         """
         if is_table(X):
-            by_name = {str(c): c for c in keys_of(X)}
-            missing = [c.name for c in self.columns if c.name not in by_name]
-            if missing and self.named:
-                raise DataError(f"X lacks the columns {missing} that the calibrator was fitted on")
-            keys = [by_name[c.name] for c in self.columns] if not missing else list(by_name.values())
-            raws = [X[k] if used is None or i in used else None for i, k in enumerate(keys)]
+            keys = self._keys(X)
         else:
-            array = np.asarray(X)
-            raws = [array[:, i] for i in range(array.shape[1])]
-        if len(raws) != len(self.columns):
-            raise DataError(f"X has {len(raws)} features, but the calibrator was fitted on {len(self.columns)}")
-        matrix = np.zeros((len(X), len(self.columns)), order="F")
-        for i, (column, raw) in enumerate(zip(self.columns, raws, strict=True)):
-            if used is None or i in used:
-                coded = _encode(raw, column.values) if column.values is not None else _numbers(column.name, raw)
-                matrix[:, i] = coded
-        return matrix
+            X = np.asarray(X).T
+            keys = list(range(len(X)))
+        if len(keys) != len(self.columns):
+            raise DataError(f"X has {len(keys)} features, but the calibrator was fitted on {len(self.columns)}")
+        return [
+            None if used is not None and i not in used else column.encode(X[key])
+            for i, (column, key) in enumerate(zip(self.columns, keys, strict=True))
+        ]
+
+    def _keys(self, X: Any) -> list[Any]:
+        """The columns of a table in the order of the fit, as X itself names them."""
+        given = keys_of(X)
+        if self.names <= set(given):
+            return [column.name for column in self.columns]
+        by_name = {str(key): key for key in given}
+        missing = [column.name for column in self.columns if column.name not in by_name]
+        if missing and self.named:
+            raise DataError(f"X lacks the columns {missing} that the calibrator was fitted on")
+        return given if missing else [by_name[column.name] for column in self.columns]
 
     @property
     def category_positions(self) -> list[int]:
@@ -119,8 +144,6 @@ class FeatureEncoder:
 
     @staticmethod
     def _categorical(raw: Any) -> bool:
-        if hasattr(raw, "cat"):
-            return True
         if not _is_text(raw):
             return False
         if np.asarray(raw).dtype.kind != "O":
@@ -132,9 +155,14 @@ class FeatureEncoder:
         return False
 
 
-def _factorised(raw: Any) -> tuple[np.ndarray[Any, Any], list[Any]]:
+def _is_declared(raw: Any) -> bool:
+    """Whether the column is a pandas category; its dtype is asked, as the accessor ``cat`` takes its time to refuse."""
+    return hasattr(getattr(raw, "dtype", None), "categories") and hasattr(raw, "cat")
+
+
+def _factorised(raw: Any) -> tuple[Codes, list[Any]]:
     """Codes (-1 for missing) and distinct values, by hashing where pandas offers it."""
-    if hasattr(raw, "cat"):
+    if _is_declared(raw):
         return np.asarray(raw.cat.codes), [_plain(v) for v in raw.cat.categories]
     if hasattr(raw, "factorize"):
         codes, values = raw.factorize()
@@ -144,8 +172,28 @@ def _factorised(raw: Any) -> tuple[np.ndarray[Any, Any], list[Any]]:
     return codes, list(seen)
 
 
-def _vocabulary(raw: Any) -> tuple[Floats, tuple[Any, ...]]:
-    codes, values = _factorised(raw)
+def _refuse_stray_text(name: str, codes: Codes, values: list[Any]) -> None:
+    """A column of numbers with a few cells of text is a mistake, which as a category would go unnoticed."""
+    text = np.flatnonzero([not _is_number(value) for value in values])
+    stray = np.flatnonzero(np.isin(codes, text))
+    if len(values) - text.size > FEW_NUMBERS and 0 < stray.size <= STRAY_SHARE * np.count_nonzero(codes >= 0):
+        first = f"row {stray[0]}: {values[codes[stray[0]]]!r}"
+        raise DataError(
+            f"X column {name!r} holds numbers but for {stray.size} cells ({first}); correct these or make them NaN, "
+            "or name the column in categorical= if its numbers are categories"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _vocabulary(codes: Codes, values: list[Any]) -> tuple[Floats, tuple[Any, ...]]:
+    """The rank of each row's value among those that occur, sorted as text, and these values."""
     order = sorted(set(codes[codes >= 0].tolist()), key=lambda code: (str(type(values[code])), str(values[code])))
     rank = np.full(len(values) + 1, np.nan)
     rank[order] = np.arange(len(order))
@@ -166,7 +214,7 @@ def _numbers(name: str, raw: Any) -> Floats:
         raise DataError(
             f"argument must be a string or a number: column {name!r} held numbers at fit and now does not ({error})"
         ) from error
-    if np.isinf(values).any():
+    if not np.isfinite(np.vdot(values, values)) and np.isinf(values).any():  # the square is finite for most columns
         infinite = np.flatnonzero(np.isinf(values))
         raise DataError(f"X column {name!r} has {infinite.size} infinity values (first in row {infinite[0]}); use NaN")
     return values

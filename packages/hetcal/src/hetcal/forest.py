@@ -137,20 +137,23 @@ def fit_forest(
         candidates.append(WITH_SCORE)
     if not categories:
         candidates.insert(1, Candidate("X16", 16))
-    track = _Track(X, z, y, weight, categories, folds, seed, threads)
+    track = _Track(X, z, y, weight, categories, folds, seed, threads, compact=not thorough)
     heats = []
     for candidate in candidates:
         heat = track.run(candidate, 0)
         valid = folds[0][1]
         w = None if weight is None else weight[valid]
-        blend = stack([heat.logits, platt_logits[valid]], y[valid], w)
-        fitted = blend[0] + blend[1] * heat.logits + blend[2] * platt_logits[valid]
+        logits = track.logits(candidate, heat, 0, heat.booster.best_iteration)
+        blend = stack([logits, platt_logits[valid]], y[valid], w)
+        fitted = blend[0] + blend[1] * logits + blend[2] * platt_logits[valid]
         heats.append((float(np.average(logistic_loss(y[valid], fitted), weights=w)), candidate, heat))
     heats.sort(key=lambda entry: entry[0])
     parts, columns = [], []
     for _, candidate, heat in heats[: 2 if thorough else 1]:
-        runs = [heat] + [track.run(candidate, k) for k in range(1, len(folds))]
-        part, oof = track.close(candidate, runs, compact=not thorough)
+        runs = [heat]
+        for fold in range(1, len(folds)):  # rounds that not every fold has are of no use
+            runs.append(track.run(candidate, fold, min(run.curve.size for run in runs)))
+        part, oof = track.close(candidate, runs)
         parts.append(part)
         columns.append(oof)
     coefficients = stack([*columns, platt_logits], y, weight)
@@ -175,7 +178,6 @@ class _Run:
 
     booster: Any
     curve: Floats
-    logits: Floats
 
 
 class _Track:
@@ -191,7 +193,10 @@ class _Track:
         folds: Folds,
         seed: int,
         threads: int,
+        *,
+        compact: bool,
     ) -> None:
+        self.compact = compact
         self.matrices = {False: X, True: np.column_stack([X, z])}
         self.y, self.weight, self.categories = y, weight, categories
         self.folds, self.seed, self.threads = folds, seed, threads
@@ -223,7 +228,7 @@ class _Track:
             ).construct()
         return self.binned[key]
 
-    def run(self, candidate: Candidate, fold: int) -> _Run:
+    def run(self, candidate: Candidate, fold: int, rounds: int = ROUNDS) -> _Run:
         import lightgbm as lgb
 
         train, valid = self.folds[fold]
@@ -232,26 +237,30 @@ class _Track:
         booster = lgb.train(
             self.parameters(candidate),
             data.subset(np.sort(train)),
-            ROUNDS,
+            rounds,
             valid_sets=[data.subset(np.sort(valid))],
             valid_names=["valid"],
             callbacks=[lgb.early_stopping(PATIENCE, verbose=False), lgb.record_evaluation(history)],
+            keep_training_booster=True,  # with the rounds past its own best one, which the common number may call for
         )
-        curve = np.asarray(next(iter(history["valid"].values())))
-        matrix = self.matrices[candidate.with_score][valid]
-        return _Run(booster, curve, np.asarray(booster.predict(matrix, raw_score=True)))
+        return _Run(booster, np.asarray(next(iter(history["valid"].values()))))
 
-    def close(self, candidate: Candidate, runs: list[_Run], *, compact: bool) -> tuple[Part, Floats]:
+    def logits(self, candidate: Candidate, run: _Run, fold: int, rounds: int) -> Floats:
+        """What the model of a fold says about the fold's own rows."""
+        matrix = self.matrices[candidate.with_score][self.folds[fold][1]]
+        return np.asarray(run.booster.predict(matrix, raw_score=True, num_iteration=rounds))
+
+    def close(self, candidate: Candidate, runs: list[_Run]) -> tuple[Part, Floats]:
         """Common rounds, out-of-fold logits, and either one refitted model or all of the folds with their slope."""
         length = min(run.curve.size for run in runs)
         rounds = int(np.argmin(np.mean([run.curve[:length] for run in runs], axis=0))) + 1
         matrix = self.matrices[candidate.with_score]
         oof = np.empty_like(self.y)
-        for run, (_, valid) in zip(runs, self.folds, strict=True):
-            oof[valid] = run.booster.predict(matrix[valid], raw_score=True, num_iteration=rounds)
-        if compact:
-            import lightgbm as lgb
+        for fold, (run, (_, valid)) in enumerate(zip(runs, self.folds, strict=True)):
+            oof[valid] = self.logits(candidate, run, fold, rounds)
+        import lightgbm as lgb
 
+        if self.compact:
             rounds = max(1, round(rounds * REFIT_ROUNDS))
             booster = lgb.train(self.parameters(candidate), self.data(candidate), rounds)
             return Part(candidate, (booster,), rounds, 1.0, 0.0), oof
@@ -260,5 +269,6 @@ class _Track:
         spread = float(np.mean(np.var(each, axis=0, ddof=1))) * (1.0 - 1.0 / len(runs))
         total = float(np.var(oof))
         slope = total / (total - spread) if spread < 0.5 * total else 1.0
-        part = Part(candidate, tuple(run.booster for run in runs), rounds, slope, float(np.mean(oof)))
-        return part, oof
+        texts = [run.booster.model_to_string(num_iteration=rounds) for run in runs]  # leaves the training rows behind
+        boosters = tuple(lgb.Booster(model_str=text) for text in texts)
+        return Part(candidate, boosters, rounds, slope, float(np.mean(oof))), oof

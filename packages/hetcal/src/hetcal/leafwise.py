@@ -5,12 +5,14 @@ In leaf k the parameters theta_k minimise
     sum_{i in k} w_i [ log(1 + exp(eta_i)) - y_i eta_i ] + 1/2 (theta_k - m_k)' diag(q_k) (theta_k - m_k),
     eta_i = o_i + x_i' theta_k,
 
-by Newton's method. Gradients and Hessians of all leaves come from one pass over the rows per step (``bincount``
-over the leaf number), the D x D systems are solved as one batch, and a leaf whose objective rose halves its step.
+by Newton's method. One pass over the rows expands the first sum of every leaf to second order (``bincount`` over the
+leaf number); the D x D systems are solved as one batch, and a leaf whose objective rose halves its step. The prior's
+precision q may be a function of that expansion: empirical Bayes costs no passes of its own then.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,19 +20,72 @@ from numpy.typing import NDArray
 
 from hetcal.links import Floats
 
-__all__ = ["LeafFit", "fit_leaves"]
+__all__ = ["Expansion", "LeafFit", "fit_leaves"]
 
 MAX_STEPS = 60
+TOLERANCE = 1e-5  # Newton converges quadratically: the step after one of 1e-5 is about 1e-10
 BLOCK = 16_384  # rows whose temporaries fit in the second-level cache
 Leaves = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class LeafFit:
-    """Parameters (K, D) of every leaf, and the inverse Hessian's diagonal (K, D)."""
+    """Parameters (K, D) of every leaf and their posterior variances (K, D), those without bounds."""
 
     theta: Floats
     variance: Floats
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """Loss (K,), gradient (K, D) and Hessian (K, D, D) of the likelihood of every leaf about theta (K, D)."""
+
+    theta: Floats
+    loss: Floats
+    gradient: Floats
+    hessian: Floats
+
+    def objective(self, mean: Floats, precision: Floats) -> Floats:
+        """Loss and prior of every leaf at theta, (K,)."""
+        return np.asarray(self.loss + 0.5 * (precision * (self.theta - mean) ** 2).sum(axis=1))
+
+    def posterior(self, mean: Floats, precision: Floats, lower: Floats | None = None) -> LeafFit:
+        """Mode and variances of the quadratic with its prior.
+
+        A parameter that ends below its bound is fixed there and the others are solved again. It keeps the variance
+        that it has without the bound: one that vanished at the bound would leave tau^2 without a fixed point.
+        """
+        curvature = self.hessian.copy()
+        diagonal = range(self.theta.shape[1])
+        curvature[:, diagonal, diagonal] += precision
+        inverse = np.asarray(np.linalg.inv(curvature), dtype=np.float64)
+        slope = self.gradient + precision * (self.theta - mean)
+        theta = self.theta - (inverse @ slope[..., None])[..., 0]
+        variance = inverse[:, diagonal, diagonal]
+        if lower is None or (theta >= lower).all():
+            return LeafFit(theta, variance)
+        fixed = np.zeros(theta.shape, dtype=bool)
+        while (below := ~fixed & (theta < lower)).any():
+            fixed |= below
+            held = np.where(fixed, lower - self.theta, 0.0)
+            pull = np.where(fixed, 0.0, slope + (curvature @ held[..., None])[..., 0])
+            system = np.where(fixed[:, :, None] | fixed[:, None, :], 0.0, curvature)
+            system[:, diagonal, diagonal] += fixed
+            step = np.linalg.solve(system, pull[..., None])[..., 0]
+            theta = np.where(fixed, lower, self.theta - step)
+        return LeafFit(theta, variance)
+
+    def where(self, keep: NDArray[np.bool_], other: Expansion) -> Expansion:
+        """Its own leaves where ``keep`` says so, those of the other expansion elsewhere."""
+        if keep.all():
+            return self
+        one = keep[:, None]
+        return Expansion(
+            np.where(one, self.theta, other.theta),
+            np.where(keep, self.loss, other.loss),
+            np.where(one, self.gradient, other.gradient),
+            np.where(one[..., None], self.hessian, other.hessian),
+        )
 
 
 def fit_leaves(
@@ -41,72 +96,46 @@ def fit_leaves(
     n_leaves: int,
     *,
     prior_mean: Floats,
-    prior_precision: Floats,
+    prior_precision: Floats | Callable[[Expansion], Floats],
     offset: Floats | None = None,
     lower: Floats | None = None,
-    start: Floats | None = None,
-    tolerance: float = 1e-5,  # Newton converges quadratically: the step after one of 1e-5 is about 1e-10
-    max_steps: int = MAX_STEPS,
 ) -> LeafFit:
-    """Fit all leaves; ``features`` is (D, n), prior mean and precision (K, D), ``lower`` (D,) bounds theta from below.
+    """Fit all leaves.
 
-    A bounded parameter that ends below its bound is fixed there and its leaf solved again (the problem is convex).
+    Parameters
+    ----------
+    features : (D, n) array
+    y, weight, leaf : (n,) arrays
+        Labels in [0, 1], weights (None for ones) and leaf numbers.
+    n_leaves : int
+    prior_mean : (K, D) array
+        Also where the iteration starts.
+    prior_precision : (K, D) array, or a function from the likelihood's ``Expansion`` to one
+    offset : (n,) array, optional
+    lower : (D,) array, optional
+        Lower bounds of the parameters.
     """
-    free = np.ones((n_leaves, features.shape[0]), dtype=bool)
-    theta = prior_mean.copy() if start is None else start.copy()
-    while True:
-        theta, hessian = _newton(
-            features, y, weight, leaf, n_leaves, prior_mean, prior_precision, offset, theta, free, tolerance, max_steps
-        )
-        violated = np.zeros_like(free) if lower is None else free & (theta < lower - 1e-12)
-        if lower is None or not violated.any():
+    theta, share = prior_mean, np.ones((n_leaves, 1))
+    best: Expansion | None = None
+    precision = np.empty(0)
+    for _ in range(MAX_STEPS):
+        here = _expand(features, y, weight, leaf, n_leaves, offset, theta)
+        if best is None:
+            best = here
+        else:  # a leaf that got worse goes half the way back; the others take a new Newton step from here
+            before = best.objective(prior_mean, precision)
+            better = here.objective(prior_mean, precision) <= before + 1e-12 * np.abs(before)
+            best, share = here.where(better, best), np.where(better[:, None], 1.0, 0.5 * share)
+        precision = prior_precision(best) if callable(prior_precision) else prior_precision
+        fit = best.posterior(prior_mean, precision, lower)
+        step = share * (fit.theta - best.theta)
+        theta = best.theta + step
+        if np.abs(step).max() <= TOLERANCE:
             break
-        theta = np.where(violated, lower, theta)
-        free &= ~violated
-    variance = np.diagonal(np.linalg.inv(hessian), axis1=1, axis2=2).copy()
-    return LeafFit(theta, np.where(free, variance, 0.0))
+    return LeafFit(theta, fit.variance)
 
 
-def _newton(
-    features: Floats,
-    y: Floats,
-    weight: Floats | None,
-    leaf: Leaves,
-    n_leaves: int,
-    prior_mean: Floats,
-    prior_precision: Floats,
-    offset: Floats | None,
-    theta: Floats,
-    free: NDArray[np.bool_],
-    tolerance: float,
-    max_steps: int,
-) -> tuple[Floats, Floats]:
-    best = theta
-    best_objective = np.full(n_leaves, np.inf)
-    step = np.zeros_like(theta)
-    hessian = np.zeros((n_leaves, theta.shape[1], theta.shape[1]))
-    for _ in range(max_steps):
-        objective, gradient, curvature = _derivatives(features, y, weight, leaf, n_leaves, offset, theta)
-        away = theta - prior_mean
-        objective += 0.5 * (prior_precision * away**2).sum(axis=1)
-        better = objective <= best_objective + 1e-12 * np.abs(best_objective)
-        # a leaf that got worse goes half the way back; the others take a new Newton step from here
-        gradient = np.where(free, gradient + prior_precision * away, 0.0)
-        curvature[:, range(theta.shape[1]), range(theta.shape[1])] += prior_precision
-        curvature = np.where(free[:, :, None] & free[:, None, :], curvature, 0.0)
-        curvature[:, range(theta.shape[1]), range(theta.shape[1])] += ~free
-        fresh = -np.linalg.solve(curvature, gradient[..., None])[..., 0]
-        best = np.where(better[:, None], theta, best)
-        best_objective = np.where(better, objective, best_objective)
-        hessian = np.where(better[:, None, None], curvature, hessian)
-        step = np.where(better[:, None], fresh, 0.5 * step)
-        if np.abs(step).max() <= tolerance:
-            break
-        theta = best + step
-    return best + np.where(np.abs(step) <= tolerance, step, 0.0), hessian
-
-
-def _derivatives(
+def _expand(
     features: Floats,
     y: Floats,
     weight: Floats | None,
@@ -114,8 +143,8 @@ def _derivatives(
     n_leaves: int,
     offset: Floats | None,
     theta: Floats,
-) -> tuple[Floats, Floats, Floats]:
-    """Loss (K,), gradient (K, D) and Hessian (K, D, D) of every leaf in one pass, by blocks that stay in cache."""
+) -> Expansion:
+    """The expansion about theta in one pass over the rows, by blocks that stay in cache."""
     size = theta.shape[1]
     loss = np.zeros(n_leaves)
     gradient = np.zeros((size, n_leaves))
@@ -144,4 +173,4 @@ def _derivatives(
     for d in range(size):
         for e in range(d):
             hessian[e, d] = hessian[d, e]
-    return loss, gradient.T.copy(), hessian.transpose(2, 0, 1).copy()
+    return Expansion(theta, loss, gradient.T.copy(), hessian.transpose(2, 0, 1).copy())

@@ -1,4 +1,4 @@
-"""Between probabilities and logits without overflow: p = 1 / (1 + exp(-z)), z = log(p / (1 - p))."""
+"""Between probabilities and logits without overflow warnings: p = 1 / (1 + exp(-z)), z = log(p / (1 - p))."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ TINY = 1e-15  # logit(TINY) = -34.5, well inside what exp can represent
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """1 / (1 + exp(-z)) through the exponential of -abs(z), so that nothing overflows."""
-    decay = np.exp(-np.abs(logits))
-    return np.where(logits >= 0, 1.0, decay) / (1.0 + decay)
+    """1 / (1 + exp(-z)); where the exponential overflows, the quotient is rightly 0."""
+    with np.errstate(over="ignore"):
+        return np.asarray(1.0 / (1.0 + np.exp(-logits)))
 
 
 def logit(probabilities: Floats) -> Floats:

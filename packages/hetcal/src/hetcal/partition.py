@@ -4,14 +4,15 @@
 ``GroupPartitioner``    the values of chosen columns, nested in the given order
 ``CallablePartitioner`` any function of the table
 
-A partitioner has ``fit(X, y, weight, encoded)`` and ``leaves(X, encoded) -> int array``, ``n_leaves``,
+A partitioner has ``fit(X, y, weight, encoder, encoded)`` and ``leaves(X, columns) -> int array`` (``columns``: the
+encoded features by position, None for those it does not use), ``n_leaves``,
 ``ancestors`` (levels, K) for hierarchical shrinkage, and ``describe() -> list[str]``. A leaf number of -1 means "not
 seen at fit"; such rows get the global map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from hetcal.errors import DataError, LeafMapError
-from hetcal.features import FeatureEncoder, is_table
+from hetcal.features import Columns, FeatureEncoder, is_table
 from hetcal.leafwise import Leaves
 from hetcal.links import Floats
 from hetcal.trees import FlatTree, from_cart
@@ -97,7 +98,7 @@ class TreePartitioner(BaseEstimator):  # type: ignore[misc]
             for i, column in enumerate(encoder.columns)
         ]
         self.tree_ = grow(
-            reorder(encoded, self.ranks_),
+            np.array(ranked(encoded.T, self.ranks_), dtype=np.float32).T,
             y,
             weight,
             max_depth=self.max_depth,
@@ -114,25 +115,23 @@ class TreePartitioner(BaseEstimator):  # type: ignore[misc]
         """Features that the tree looks at."""
         return self.tree_.used
 
-    def leaves(self, X: Any, encoded: Floats) -> Leaves:
+    def leaves(self, X: Any, columns: Columns) -> Leaves:
         """Leaf number of each row."""
-        return self.tree_.apply(reorder(encoded, self.ranks_, self.used))
+        return self.tree_.apply(ranked(columns, self.ranks_), len(X))
 
     def describe(self) -> list[str]:
         """The rule of each leaf."""
         return self.tree_.describe(self.names_, self.vocabularies_)
 
 
-def reorder(encoded: Floats, ranks: dict[int, Floats], used: Iterable[int] | None = None) -> NDArray[np.float32]:
-    """Replace the category codes of the given columns by ranks; NaN stays NaN, columns not ``used`` are left at 0."""
-    matrix = np.zeros(encoded.shape, dtype=np.float32, order="F")
-    for i in range(encoded.shape[1]) if used is None else used:
-        codes = encoded[:, i]
-        if i in ranks:
-            table = np.append(ranks[i], np.nan)
-            codes = table[np.where(np.isnan(codes), table.size - 1, codes).astype(np.intp)]
-        matrix[:, i] = codes
-    return matrix
+def ranked(columns: Columns, ranks: dict[int, Floats]) -> list[Any]:
+    """The columns with category codes replaced by ranks; NaN stays NaN."""
+    return [column if column is None or i not in ranks else _rank(column, ranks[i]) for i, column in enumerate(columns)]
+
+
+def _rank(codes: Floats, rank: Floats) -> Floats:
+    table = np.append(rank, np.nan)
+    return np.asarray(table[np.where(np.isnan(codes), rank.size, codes).astype(np.intp)])
 
 
 def grow(
@@ -205,7 +204,7 @@ class GroupPartitioner(BaseEstimator):  # type: ignore[misc]
         self.ancestors = np.array([*levels, list(range(self.n_leaves))], dtype=np.intp)
         return self
 
-    def leaves(self, X: Any, encoded: Floats) -> Leaves:
+    def leaves(self, X: Any, columns: Columns) -> Leaves:
         """Number of each row's group, -1 for one unseen at fit."""
         return np.array([self.index_.get(key, -1) for key in self.keys(X)], dtype=np.intp)
 
@@ -234,7 +233,7 @@ class CallablePartitioner(BaseEstimator):  # type: ignore[misc]
         self.ancestors = np.arange(self.n_leaves)[None, :]
         return self
 
-    def leaves(self, X: Any, encoded: Floats) -> Leaves:
+    def leaves(self, X: Any, columns: Columns) -> Leaves:
         """The function's answer; leaves beyond those seen at fit become -1."""
         leaf = self._call(X)
         return np.where(leaf < self.n_leaves, leaf, -1)

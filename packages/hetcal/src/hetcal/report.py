@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from hetcal.estimator import HeterogeneousCalibrator, Regions
+from hetcal.estimator import HeterogeneousCalibrator
 from hetcal.links import Floats, logistic_loss, sigmoid
 from hetcal.metrics import multicalibration_error
 from hetcal.partition import TreePartitioner
+from hetcal.regions import Regions
 from hetcal.theory import AucLift, auc_decomposition, auc_lift
 
 __all__ = ["LeafRow", "Reliability", "Report", "report", "to_html", "to_json"]

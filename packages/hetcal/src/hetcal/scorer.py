@@ -17,6 +17,8 @@ __all__ = ["SCHEMA", "Scorer"]
 
 SCHEMA = 1
 FORMAT = "hetcal"
+BLOCK = 8192  # rows of a tree at a time, so that they stay in cache
+FEW_NODES = 3  # levels of a tree in which comparing at every node is cheaper than gathering each row's own node
 
 
 def _sigmoid(z: Any) -> Any:
@@ -47,7 +49,7 @@ class Tree:
         if self.depth < 0:
             return
         size = 2**depth - 1
-        self.full_feature = np.zeros(size, dtype=np.intp)
+        self.full_feature = np.full(size, self.feature[0], dtype=np.intp)  # below a leaf any used feature will do
         self.full_threshold = np.full(size, np.inf)
         self.full_missing = np.ones(size, dtype=bool)
         self.full_output = np.zeros(2**depth, dtype=self.output.dtype)
@@ -56,6 +58,8 @@ class Tree:
             nearest = self.full_threshold.astype(np.float32)
             below = np.nextafter(nearest, np.float32(-np.inf))
             self.full_threshold = np.where(nearest > self.full_threshold, below, nearest)
+        self.used, place = np.unique(self.full_feature, return_inverse=True)
+        self.place = place.astype(np.intp)
 
     def _depth(self, node: int) -> int:
         if self.feature[node] < 0:
@@ -109,32 +113,45 @@ class Tree:
 
     def _score_complete(self, columns: Any, rows: int) -> Any:
         result = np.empty(rows, dtype=self.output.dtype)
-        used = np.unique(self.full_feature) if self.depth else np.empty(0, dtype=np.intp)
-        place = np.zeros(len(columns) + 1, dtype=np.intp)
-        place[used] = np.arange(used.size)
-        feature = place[self.full_feature]
-        for first in range(0, rows, 8192):
-            part = slice(first, min(first + 8192, rows))
-            count = part.stop - first
-            block = np.empty((max(used.size, 1), count), dtype=np.float32 if self.single else np.float64)
-            for i, f in enumerate(used):
-                block[i] = columns[f][part]
-            flat = block.ravel()
-            has_missing = bool(np.isnan(flat).any())
-            row, start = np.arange(count), feature * count
-            at = np.zeros(count, dtype=np.intp)
-            for _ in range(self.depth):
-                where = start.take(at)
-                where += row
-                values = flat.take(where)
-                right = values > self.full_threshold.take(at)  # False for NaN, which then goes left
-                if has_missing:
-                    right |= np.isnan(values) & ~self.full_missing.take(at)
-                at *= 2
-                at += 1
-                at += right
-            result[part] = self.full_output.take(at - (2**self.depth - 1))
+        for first in range(0, rows, BLOCK):
+            part = slice(first, min(first + BLOCK, rows))
+            values = np.empty((self.used.size, part.stop - first), dtype=np.float32 if self.single else np.float64)
+            for i, f in enumerate(self.used):
+                values[i] = columns[f][part]
+            result[part] = self.full_output.take(self._bottom(values))
         return result
+
+    def _bottom(self, values: Any) -> Any:
+        """Place of each row in the bottom level of the complete tree, from the used columns (features, rows)."""
+        missing = np.isnan(values)
+        missing = missing if missing.any() else None
+        bits: list[Any] = []  # of the place, the highest first: went right at each level
+        for level in range(min(self.depth, FEW_NODES)):  # few nodes: compare at all of them, then choose by path
+            sides = [self._right(node, values, missing) for node in range(2**level - 1, 2 ** (level + 1) - 1)]
+            for bit in reversed(bits):
+                sides = [low ^ (bit & (low ^ high)) for low, high in zip(sides[::2], sides[1::2], strict=True)]
+            bits += sides
+        at = np.zeros(values.shape[1], dtype=np.intp)
+        for bit in bits:
+            at += at
+            at += bit
+        flat, row, start = values.ravel(), np.arange(values.shape[1]), self.place * values.shape[1]
+        for level in range(len(bits), self.depth):
+            nodes = slice(2**level - 1, 2 ** (level + 1) - 1)
+            where = start[nodes].take(at)
+            where += row
+            right = flat.take(where) > self.full_threshold[nodes].take(at)  # False for NaN, which then goes left
+            if missing is not None:
+                right |= missing.ravel().take(where) & ~self.full_missing[nodes].take(at)
+            at += at
+            at += right
+        return at
+
+    def _right(self, node: int, values: Any, missing: Any) -> Any:
+        right = values[self.place[node]] > self.full_threshold[node]
+        if missing is not None and not self.full_missing[node]:
+            right |= missing[self.place[node]]
+        return right
 
 
 class _Map:
@@ -218,6 +235,9 @@ class Scorer:
         self.ranks = {
             int(k): np.append(np.asarray(v, dtype=np.float64), np.nan) for k, v in self.model.get("ranks", {}).items()
         }
+        # a forest reads every column, a tree or a bag those of its splits, anything else none
+        seen = {int(f) for tree in self.trees for f in tree.feature if f >= 0}
+        self.reads = set(range(len(self.columns))) if self.model["way"] == "forest" else seen
         groups = self.model.get("groups")
         self.groups = None if groups is None else {tuple(k): i for i, k in enumerate(groups["keys"])}
 
@@ -228,10 +248,14 @@ class Scorer:
             return cls(json.load(file))
 
     def encode(self, X: Any) -> list[Any]:
-        """Columns as float64 arrays: categories by the stored vocabulary, unseen and missing ones as NaN."""
+        """Columns as float64 arrays: categories by the stored vocabulary, unseen and missing ones as NaN.
+
+        None stands for a column that the calibrator does not read.
+        """
+        columns = zip(self.names, self._raw(X), self.codes, strict=True)
         return [
-            _numbers(name, raw) if codes is None else _coded(raw, codes)
-            for name, raw, codes in zip(self.names, self._raw(X), self.codes, strict=True)
+            None if i not in self.reads else _numbers(name, raw) if codes is None else _coded(raw, codes)
+            for i, (name, raw, codes) in enumerate(columns)
         ]
 
     def _raw(self, X: Any) -> list[Any]:
@@ -316,6 +340,8 @@ class Scorer:
             return columns
         ordered = list(columns)
         for i, rank in self.ranks.items():
+            if columns[i] is None:
+                continue
             codes = np.where(np.isnan(columns[i]), rank.size - 1, columns[i]).astype(np.intp)
             ordered[i] = rank[codes]
         return ordered
@@ -328,9 +354,13 @@ def _plain(value: Any) -> Any:
 
 def _numbers(name: str, raw: Any) -> Any:
     try:
-        return np.asarray(raw, dtype=np.float64)
+        values = np.asarray(raw, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"column {name!r} holds what is no number ({error}); it held numbers at fit") from None
+    infinite = np.flatnonzero(np.isinf(values))
+    if infinite.size:
+        raise ValueError(f"column {name!r} has {infinite.size} infinity values (first in row {infinite[0]}); use NaN")
+    return values
 
 
 def _coded(raw: Any, codes: dict[Any, int]) -> Any:

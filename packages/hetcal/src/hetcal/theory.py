@@ -80,7 +80,7 @@ def optimal_auc(probabilities: Any, sample_weight: Any = None) -> float:
 def roc_auc(y: Floats, scores: Floats, weight: Floats | None = None) -> float:
     """AUC with ties counted half; trusted arrays."""
     w = np.ones_like(y) if weight is None else weight
-    order = np.argsort(scores, kind="stable")
+    order = np.argsort(scores)
     ordered, positive = scores[order], (w * y)[order]
     negative = (w * (1.0 - y))[order]
     first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])

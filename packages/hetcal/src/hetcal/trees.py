@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hetcal.features import Columns
 from hetcal.leafwise import Leaves
 from hetcal.links import Floats
 from hetcal.scorer import Tree
@@ -62,9 +63,9 @@ class FlatTree:
             }
         )
 
-    def apply(self, X: NDArray[Any]) -> Leaves:
-        """Leaf number of each row of an encoded matrix, as the exported scorer finds it; reads used columns alone."""
-        return np.asarray(self._walk.score(X.T, len(X)), dtype=np.intp)
+    def apply(self, columns: Columns, rows: int) -> Leaves:
+        """Leaf number of each row, as the exported scorer finds it; reads used columns alone."""
+        return np.asarray(self._walk.score(columns, rows), dtype=np.intp)
 
     def ancestors(self) -> Leaves:
         """(levels, K): the ancestor of every leaf at each depth below the root, numbered within the depth."""

@@ -51,9 +51,9 @@ def base_logits(scores: Any, logits: Any, rows: int) -> Floats:
     return logit(vector)
 
 
-def winsorise(logits: Floats, clip: float) -> tuple[Floats, int]:
-    """Keep logits inside [-clip, clip]; also how many rows were moved."""
-    return np.clip(logits, -clip, clip), int(np.count_nonzero(np.abs(logits) > clip))
+def winsorise(logits: Floats, clip: float) -> Floats:
+    """Keep logits inside [-clip, clip]."""
+    return np.minimum(np.maximum(logits, -clip), clip)
 
 
 def labels(y: Any, rows: int, soft: bool) -> tuple[Floats, NDArray[Any]]:
