@@ -163,39 +163,49 @@ def geometric(values: list[float] | np.ndarray) -> float:
 TIMED = ("layers.12.self_attn.o_proj", "layers.12.mlp.gate_proj", "layers.12.mlp.down_proj")
 
 
+SOLVERS = {
+    "our GPTQ": SolverConfig("gptq"),
+    "ours": SolverConfig(),
+    "our GPTQ, min/max": SolverConfig("gptq", grid="minmax"),
+    "ours, min/max": SolverConfig(grid="minmax"),
+}
+
+
 def times(stored: dict[str, torch.Tensor]) -> None:
     """CPU seconds, interleaved: solvers on all layers and on three shapes, and one sweep in three forms."""
-    scheme = QuantizationScheme(3)
     names = sorted(key.removesuffix(".weight") for key in stored if key.endswith(".weight"))
-    solvers = {"our GPTQ": SolverConfig("gptq"), "ours": SolverConfig()}
+    for bits in (3, 2):
+        compared = compare(stored, names, QuantizationScheme(bits), SOLVERS)
+        print(f"{bits} bit, all {len(names)} layers")
+        show(compared)
+    scheme = QuantizationScheme(3)
+    for name in TIMED:
+        weight, sigma = stored[f"{name}.weight"], stored[f"{name}.sigma"]
+        print(f"\n{name} {tuple(weight.shape)}")
+        paper = {"paper, 30 sweeps": SolverConfig("paper", grid="minmax", sweeps=30)}
+        show(compare(stored, [name], scheme, SOLVERS | paper))
+        for start in ("rounding", "GPTQ"):
+            forms = sweep_forms(weight, sigma, start)
+            swept = timing.compare(forms, repeat=5, baseline="GEMV", clock="process")
+            print(f"  one sweep from {start}: " + ", ".join(f"{k} {v:.4f} CPU s" for k, v in swept.median.items()))
+            print(f"    by row {swept.ratio('by row')}, lazy blocks {swept.ratio('lazy blocks')} of the GEMV form")
+
+
+def compare(
+    stored: dict[str, torch.Tensor], names: list[str], scheme: QuantizationScheme, solvers: dict[str, SolverConfig]
+) -> timing.Comparison:
     functions = {
         key: lambda solver=solver: [
             quantize_layer(stored[f"{name}.weight"], stored[f"{name}.sigma"], scheme, solver) for name in names
         ]
         for key, solver in solvers.items()
     }
-    compared = timing.compare(functions, repeat=3, baseline="our GPTQ", clock="process")
-    print(f"all {len(names)} layers: {compared.median} CPU s; ours {compared.ratio('ours')} of our GPTQ")
-    solvers |= {
-        "our GPTQ, min/max": SolverConfig("gptq", grid="minmax"),
-        "ours, min/max": SolverConfig(grid="minmax"),
-        "paper, 30 sweeps": SolverConfig("paper", grid="minmax", sweeps=30),
-    }
-    for name in TIMED:
-        weight, sigma = stored[f"{name}.weight"], stored[f"{name}.sigma"]
-        functions = {
-            key: lambda solver=solver, weight=weight, sigma=sigma: quantize_layer(weight, sigma, scheme, solver)
-            for key, solver in solvers.items()
-        }
-        compared = timing.compare(functions, repeat=3, baseline="our GPTQ", clock="process")
-        print(f"\n{name} {tuple(weight.shape)}")
-        for key, seconds in compared.median.items():
-            print(f"  {key}: {seconds:.3f} CPU s, {compared.ratio(key)} of our GPTQ")
-        for start in ("rounding", "GPTQ"):
-            forms = sweep_forms(weight, sigma, start)
-            swept = timing.compare(forms, repeat=5, baseline="GEMV", clock="process")
-            print(f"  one sweep from {start}: " + ", ".join(f"{k} {v:.4f} CPU s" for k, v in swept.median.items()))
-            print(f"    by row {swept.ratio('by row')}, lazy blocks {swept.ratio('lazy blocks')} of the GEMV form")
+    return timing.compare(functions, repeat=5, baseline="our GPTQ", clock="process")
+
+
+def show(compared: timing.Comparison) -> None:
+    for key, seconds in compared.median.items():
+        print(f"  {key}: {seconds:.3f} CPU s, {compared.ratio(key)} of our GPTQ")
 
 
 def sweep_forms(weight: torch.Tensor, sigma: torch.Tensor, start: str):
