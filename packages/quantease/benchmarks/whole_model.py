@@ -137,8 +137,13 @@ def score_peers(source: str, out: Path) -> None:
         keep(file.stem, token_nll(model, test), out / "nll")
 
 
+def scored(folder: Path) -> dict[str, np.ndarray]:
+    """Nll of every finished cell by name."""
+    return {file.stem: np.load(file) for file in sorted(folder.glob("*.npy")) if ".part" not in file.name}
+
+
 def table(out: Path) -> None:
-    cells = {file.stem: np.load(file) for file in sorted((out / "nll").glob("*.npy")) if ".part" not in file.name}
+    cells = scored(out / "nll")
     print("| cell | perplexity (s.e.) | mean layer error | bits a weight | CPU s |\n| --- | --- | --- | --- | --- |")
     for name, nll in cells.items():
         file = out / "nll" / f"{name}.json"
@@ -147,9 +152,7 @@ def table(out: Path) -> None:
         perplexity = metrics.perplexity(nll.ravel(), windows)
         columns = [f"{about[key]:.4g}" if key in about else "" for key in ("layer_error", "bits", "cpu_seconds")]
         print(f"| {name} | {perplexity.value:.2f} ({perplexity.standard_error:.2f}) | {' | '.join(columns)} |")
-    pairs(
-        cells, {file.stem: np.load(file) for file in (out / "nll" / "fresh").glob("*.npy") if ".part" not in file.name}
-    )
+    pairs(cells, scored(out / "nll" / "fresh"))
     print("\n| ours | against | nats a token (s.e.) | in s.e. |\n| --- | --- | --- | --- |")
     for scheme in SCHEMES:
         ours = next((f"{scheme}-{name}" for name in OURS if f"{scheme}-{name}" in cells), None)
@@ -166,11 +169,11 @@ def pairs(cells: dict[str, np.ndarray], fresh: dict[str, np.ndarray]) -> None:
     for scheme in SCHEMES:
         for ours, other in PAIRS:
             a, b = f"{scheme}-{ours}", f"{scheme}-{other}"
-            for label, scored in {"table": cells, "fresh": fresh, "both": both}.items():
-                if a in scored and b in scored:
-                    d = paired_difference(scored[a], scored[b])
+            for label, found in {"table": cells, "fresh": fresh, "both": both}.items():
+                if a in found and b in found:
+                    d = paired_difference(found[a], found[b])
                     gain = f"{d.mean:+.4f} ({d.standard_error:.4f}) | {d.z:+.1f}"
-                    print(f"| {a} | {b} | {label}, {len(scored[a])} | {gain} |")
+                    print(f"| {a} | {b} | {label}, {len(found[a])} | {gain} |")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from quantease.grid import Grid
-from quantease.kernels import count_moves, descend
+from quantease.kernels import UNMASKED, count_moves, descend
 
 __all__ = ["Certificate", "Descent", "SortedMoment", "certify", "coordinate_descent", "objective"]
 
@@ -166,11 +166,11 @@ def _by_row(
 ) -> list[float]:
     """Descend in place, compiled; the decrease of f in each sweep that changed a code, and in the one that did not."""
     gains, moves = np.zeros(sweeps), np.zeros(sweeps, np.int64)
-    mask = torch.empty(0, 0, dtype=torch.bool) if free is None else free.contiguous()
+    mask = UNMASKED if free is None else free.contiguous().numpy()
     group = torch.arange(len(moment.order)) // grid.group_size
     largest = gradient.numpy().dtype.type(grid.largest_code)
     fixed = (grid.scale.contiguous().numpy(), group.numpy(), moment.sorted.numpy(), moment.order.numpy(), largest)
-    descend(gradient.numpy(), codes.numpy(), *fixed, gains, moves, mask.numpy())
+    descend(gradient.numpy(), codes.numpy(), *fixed, gains, moves, mask)
     # the sweep after the last move found nothing to change
     listed: list[float] = gains[: int(np.count_nonzero(moves)) + 1].tolist()
     return listed
@@ -240,7 +240,7 @@ def _sweep(
 def certify(gradient: Tensor, codes: Tensor, grid: Grid, sigma: Tensor, free: Tensor | None = None) -> Certificate:
     """Count the single code changes that would still lower f; exact where ``gradient`` is in float64."""
     kind = gradient.dtype
-    mask = torch.empty(0, 0, dtype=torch.bool) if free is None else free.contiguous()
+    mask = UNMASKED if free is None else free.cpu().contiguous().numpy()
     group = torch.arange(len(sigma)) // grid.group_size
     slope, held = gradient.cpu().contiguous().numpy(), codes.to(kind).cpu().contiguous().numpy()
     fixed = (
@@ -249,5 +249,5 @@ def certify(gradient: Tensor, codes: Tensor, grid: Grid, sigma: Tensor, free: Te
         sigma.diagonal().to(kind).cpu().contiguous().numpy(),
     )
     largest = slope.dtype.type(grid.largest_code)
-    moves, highest = count_moves(slope, held, *fixed, largest, mask.cpu().numpy())
+    moves, highest = count_moves(slope, held, *fixed, largest, mask)
     return Certificate(int(moves), float(highest))

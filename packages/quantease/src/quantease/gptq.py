@@ -17,14 +17,14 @@ Source: Frantar et al., arXiv:2210.17323, Algorithm 1, in its equivalent form on
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from quantease.errors import LayerError
 from quantease.grid import Grid
-from quantease.kernels import quantise_block
+from quantease.kernels import UNMASKED, quantise_block
 
 __all__ = ["Rounding", "gptq", "upper_factor"]
 
@@ -53,13 +53,11 @@ class Rounding:
 
     def better_rows(self, other: Rounding) -> Rounding:
         """Each row from the one of the two that serves it better."""
-        better = (other.error < self.error)[:, None]
-        scale = torch.where(better, other.grid.scale, self.grid.scale)
-        zero = torch.where(better, other.grid.zero, self.grid.zero)
+        better = other.error < self.error
         return Rounding(
-            replace(self.grid, scale=scale, zero=zero),
-            torch.where(better, other.codes, self.codes),
-            torch.where(better, other.rounded, self.rounded),
+            other.grid.where(better, self.grid),
+            torch.where(better[:, None], other.codes, self.codes),
+            torch.where(better[:, None], other.rounded, self.rounded),
             torch.minimum(self.error, other.error),
         )
 
@@ -137,10 +135,10 @@ def _block_by_row(
     """Columns start .. stop, compiled, for a few rows at a time."""
     block = slice(start, stop)
     state = [entry[block].numpy() for entry in (current, target, codes, residual)]
-    mask = torch.empty(0, 0, dtype=torch.bool) if free is None else free[block]
+    mask = UNMASKED if free is None else free[block].numpy()
     fixed = (scale.numpy(), zero.numpy(), group[block].numpy(), share[block, block].contiguous().numpy())
     largest = state[0].dtype.type(largest_code)
-    quantise_block(state[0], state[1], state[2], state[3], *fixed, largest, mask.numpy())
+    quantise_block(state[0], state[1], state[2], state[3], *fixed, largest, mask)
 
 
 def _block_by_column(

@@ -11,7 +11,7 @@ Scales are rounded to the export type before any weight is coded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -63,6 +63,16 @@ class Grid:
     def decode(self, codes: Tensor) -> Tensor:
         """Grid value of every code, shape (q, p)."""
         return (self._by_group(codes) - self.zero[:, :, None]).mul_(self.scale[:, :, None]).reshape(codes.shape)
+
+    def rows(self, chosen: Tensor) -> Grid:
+        """The grid of some rows."""
+        return replace(self, scale=self.scale[chosen], zero=self.zero[chosen])
+
+    def where(self, own: Tensor, other: Grid) -> Grid:
+        """Its own rows where ``own``, of shape (q,), says so, those of the other grid elsewhere."""
+        mine = own[:, None]
+        scale, zero = torch.where(mine, self.scale, other.scale), torch.where(mine, self.zero, other.zero)
+        return replace(self, scale=scale, zero=zero)
 
     def _by_group(self, entries: Tensor) -> Tensor:
         return entries.reshape(len(entries), -1, self.group_size)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["count_moves", "descend", "grid_error", "quantise_block", "search_grid"]
+__all__ = ["UNMASKED", "count_moves", "descend", "grid_error", "quantise_block", "search_grid"]
 
+UNMASKED = np.empty((0, 0), np.bool_)  # free entries where there are none
 ROWS_AT_ONCE = 256  # of a block, what fits in the cache
 COLUMNS_AT_ONCE = 16
 SUMMED_AT_ONCE = 128
@@ -36,7 +37,7 @@ def descend(gradient, codes, scale, group, sigma, order, largest, gains, moves, 
     ``gains`` and ``moves`` (sweeps,) receive the decrease of f and the number of code changes of each sweep.
     """
     rows, columns = codes.shape
-    zero, two = largest - largest, (largest + largest) / largest
+    zero = largest - largest
     curvature = np.diag(sigma).copy()
     masked = free.size > 0
     g, s, edge = np.empty_like(curvature), np.empty_like(curvature), np.empty_like(curvature)
@@ -44,7 +45,7 @@ def descend(gradient, codes, scale, group, sigma, order, largest, gains, moves, 
         for j in range(columns):
             g[j], s[j] = gradient[i, order[j]], scale[i, group[order[j]]]
         for j in range(columns):
-            edge[j] = s[j] * curvature[j] / two
+            edge[j] = s[j] * curvature[j] / 2
         for sweep in range(len(gains)):
             moved = 0
             for start in range(0, columns, COLUMNS_AT_ONCE):

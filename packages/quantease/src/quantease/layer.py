@@ -242,20 +242,15 @@ def _settle(solution: _Solution, target: Tensor, sigma: Tensor, sweeps: int) -> 
         edge = grid.columns()[0].to(gradient.dtype) * (sigma.diagonal() / 2).to(gradient.dtype)
         near = ((gradient.abs() - edge).abs_() <= NEAR * edge).any(1)
         near[:: max(len(near) // SAMPLE, 1)] = True
-        part = _take(solution, near)
-        exact = (target[near] - part.grid.decode(part.codes)) @ sigma
+        codes, part = solution.codes[near], grid.rows(near)
+        exact = (target[near] - part.decode(codes)) @ sigma
         if bool(((exact - gradient[near]).abs_() <= TRUSTED * edge[near]).all()):
-            found = coordinate_descent(target[near], part.codes, part.grid, moment, sweeps, gradient=exact)
+            found = coordinate_descent(target[near], codes, part, moment, sweeps, gradient=exact)
             solution.codes[near], gradient = found.codes, gradient.double()
             gradient[near] = found.gradient
             return replace(solution, gradient=gradient)
     found = coordinate_descent(target, solution.codes, grid, moment, sweeps)
     return replace(solution, codes=found.codes, gradient=found.gradient)
-
-
-def _take(solution: _Solution, rows: Tensor) -> _Solution:
-    grid = replace(solution.grid, scale=solution.grid.scale[rows], zero=solution.grid.zero[rows])
-    return _Solution(solution.codes[rows], grid, None)
 
 
 def _best_rows(solutions: list[_Solution], target: Tensor, sigma: Tensor, free: Tensor | None) -> _Solution:
@@ -266,15 +261,13 @@ def _best_rows(solutions: list[_Solution], target: Tensor, sigma: Tensor, free: 
     lowest = objective(target, best.approximation(free), sigma)
     for other in solutions[1:]:
         error = objective(target, other.approximation(free), sigma)
-        better = (error < lowest)[:, None]
+        better = error < lowest
         lowest = torch.minimum(error, lowest)
-        scale = torch.where(better, other.grid.scale, best.grid.scale)
-        zero = torch.where(better, other.grid.zero, best.grid.zero)
         values = None
         if best.values is not None and other.values is not None:
-            values = torch.where(better, other.values, best.values)
-        codes = torch.where(better, other.codes, best.codes)
-        best = replace(best, codes=codes, grid=replace(best.grid, scale=scale, zero=zero), values=values)
+            values = torch.where(better[:, None], other.values, best.values)
+        codes = torch.where(better[:, None], other.codes, best.codes)
+        best = replace(best, codes=codes, grid=other.grid.where(better, best.grid), values=values)
     history = (min(s.history[0] for s in solutions), float(lowest.sum())) if best.history else ()
     return replace(best, history=history, settled=all(s.settled for s in solutions), gradient=None)
 
