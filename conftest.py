@@ -1,20 +1,58 @@
-"""Without torch, the packages that are built on it are not collected, and the header says so with the remedy."""
+"""What every test run of the shelf needs: a CPU build of torch, no other host, and a word on what is left out."""
 
 import importlib.util
 import os
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "tools"))
+import install_torch
 
 # Ray reads it when it is imported: its workers are to be this interpreter, not an environment that `uv run` builds anew
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# pytest-socket guards this process; programs that tests start are told to stay off the hub, too
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 TORCH_PACKAGES = ("ffn-heavyhitter", "msam-lawn", "quantease")
+HAS_DATA = bool(os.environ.get("PAPERSHELF_DATA"))
 
-HAS_TORCH = importlib.util.find_spec("torch") is not None
-NEEDS_TORCH = [f"packages/{name}" for name in TORCH_PACKAGES]
-NEEDS_TORCH.append("packages/multislot-rerank/src/multislot_rerank/item_scorer.py")
-collect_ignore = [] if HAS_TORCH else NEEDS_TORCH
+left_out: list[str] = []  # lines of the header
+collect_ignore: list[str] = []
 
 
-def pytest_report_header() -> str | None:
-    if HAS_TORCH:
+def pytest_configure(config: pytest.Config) -> None:
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():  # installing takes a while, and says so
+        reason = no_torch()
+    if reason:
+        left_out.append(f"torch is not installed: {', '.join(TORCH_PACKAGES)} are NOT tested ({reason})")
+        collect_ignore.extend(f"packages/{name}" for name in TORCH_PACKAGES)
+        collect_ignore.append("packages/multislot-rerank/src/multislot_rerank/item_scorer.py")
+    if not HAS_DATA:
+        left_out.append("PAPERSHELF_DATA is not set: tests marked 'data' (real data sets) are skipped")
+
+
+def no_torch() -> str | None:
+    """Why there is no torch, after an attempt to install it; None where there is."""
+    if importlib.util.find_spec("torch") is not None:
         return None
-    return f"torch is not installed: {', '.join(TORCH_PACKAGES)} are NOT tested. Remedy: uv run tools/install_torch.py"
+    if os.environ.get("PAPERSHELF_NO_TORCH", "0") not in ("", "0"):
+        return "PAPERSHELF_NO_TORCH is set"
+    try:
+        install_torch.install()
+    except SystemExit as failed:
+        return str(failed)
+    return None
+
+
+def pytest_report_header() -> list[str]:
+    return left_out
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("network"):
+            item.add_marker("enable_socket")
+        if not HAS_DATA and item.get_closest_marker("data"):
+            item.add_marker(pytest.mark.skip(reason="needs PAPERSHELF_DATA"))

@@ -36,14 +36,22 @@ def bumped(version: str, part: str) -> str:
 def problems(released: Package, version: str) -> list[str]:
     """Everything that speaks against releasing the package as ``version``."""
     found = []
-    if git(released, "status", "--porcelain"):
-        found.append("the working tree has uncommitted changes; commit or stash them")
+    changes = uncommitted(released)
+    if changes:
+        found.append(f"the working tree has uncommitted changes; commit or stash them: {', '.join(changes)}")
     if not released.unreleased():
         found.append("the changelog's Unreleased section is empty; say what changed")
     tag = f"{released.name}-v{version}"
     if git(released, "tag", "--list", tag):
         found.append(f"tag {tag} exists; bump further")
     return found + core_problems(released)
+
+
+def uncommitted(released: Package) -> list[str]:
+    """Files whose content, as git would commit it, is not that of HEAD; a file with another size alone is none."""
+    staged = git(released, "diff", "--cached", "--name-only").splitlines()
+    would_stage = git(released, "add", "--all", "--dry-run").splitlines()
+    return sorted({*staged, *(line.partition(" ")[2].strip("'") for line in would_stage)})
 
 
 def core_problems(released: Package) -> list[str]:

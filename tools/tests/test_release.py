@@ -73,6 +73,21 @@ def test_a_dirty_tree_is_refused(repository):
     assert any("uncommitted" in problem for problem in release.problems(package("toy", repository), "0.2.0"))
 
 
+def test_content_decides_what_is_uncommitted_not_size(repository):
+    write(repository / ".gitattributes", "table.csv filter=short\n")
+    write(repository / "table.csv", "1\n")
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "-m", "Add a table")
+    git(repository, "config", "filter.short.clean", "head -n 1")
+    write(repository / "table.csv", "1\nwhat the filter drops\n")
+    assert git(repository, "status", "--porcelain") == " M table.csv\n"
+    assert release.problems(package("toy", repository), "0.2.0") == []
+    write(repository / "table.csv", "2\nwhat the filter drops\n")
+    assert "table.csv" in release.problems(package("toy", repository), "0.2.0")[0]
+    git(repository, "add", "--all")
+    assert "table.csv" in release.problems(package("toy", repository), "0.2.0")[0]
+
+
 def test_an_empty_unreleased_section_is_refused(repository):
     release.release(package("toy", repository), "0.2.0", datetime.date(2026, 2, 3))
     problems = release.problems(package("toy", repository), "0.3.0")

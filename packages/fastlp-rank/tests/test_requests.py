@@ -1,7 +1,5 @@
 """Requests shaped like, and taken from, the Open Bandit sample."""
 
-import os
-
 import numpy as np
 import pytest
 from fastlp_rank import Status, solve_batch, verify_arrays
@@ -24,7 +22,7 @@ def test_generated_requests(m: int) -> None:
     _all_verified(*bandit_shaped(100, seed=1), m)
 
 
-@pytest.mark.skipif("PAPERSHELF_DATA" not in os.environ, reason="PAPERSHELF_DATA not set")
+@pytest.mark.data
 @pytest.mark.parametrize(("campaign", "items", "groups"), [("all", 80, 7), ("men", 34, 4)])
 def test_open_bandit_requests(campaign: str, items: int, groups: int) -> None:
     scores, categories = open_bandit(200, campaign)

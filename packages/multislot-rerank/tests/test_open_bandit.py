@@ -1,11 +1,9 @@
-import os
-
 import numpy as np
 import pytest
 from multislot_rerank import TargetPolicy, estimate_all, replay, sips
 from multislot_rerank.open_bandit import open_bandit_log, uniform_target
 
-pytestmark = pytest.mark.skipif("PAPERSHELF_DATA" not in os.environ, reason="PAPERSHELF_DATA is not set")
+pytestmark = pytest.mark.data
 
 
 @pytest.mark.parametrize(

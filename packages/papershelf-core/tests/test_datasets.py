@@ -2,7 +2,6 @@ import functools
 import gzip
 import hashlib
 import http.server
-import os
 import threading
 
 import numpy as np
@@ -12,7 +11,6 @@ from papershelf_core.cli import main
 from papershelf_core.datasets import catalogue
 
 CONTENT = b"a,b\n1,2\n"
-needs_data = pytest.mark.skipif("PAPERSHELF_DATA" not in os.environ, reason="PAPERSHELF_DATA is not set")
 
 
 def install(monkeypatch, url, local="toy/toy.csv.gz", origin=""):
@@ -167,7 +165,7 @@ def test_command_line_lists_checks_and_refuses(toy, capsys, server):
     assert "did you mean toy" in capsys.readouterr().err
 
 
-@needs_data
+@pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "rows", "columns", "mean"),
     [
@@ -188,7 +186,7 @@ def test_tables_have_their_published_shape(name, rows, columns, mean):
     assert data.feature_names == tuple(data.X.columns)
 
 
-@needs_data
+@pytest.mark.data
 def test_splits_share_their_categories():
     train, test, whole = (datasets.load("adult", split=split) for split in ("train", "test", "all"))
     assert len(train.y) + len(test.y) == len(whole.y) == 48_842
@@ -197,14 +195,14 @@ def test_splits_share_their_categories():
     assert "native_country" in train.categorical
 
 
-@needs_data
+@pytest.mark.data
 def test_queries_of_the_ranking_sample():
     data = datasets.load("ltr", split="train")
     assert len(np.unique(data.groups)) == 201
     assert len(data.groups) == len(data.y) == 3005
 
 
-@needs_data
+@pytest.mark.data
 def test_bandit_log_is_consistent():
     log = datasets.load("obd", policy="random", campaign="all")
     assert log.affinity.shape == (10_000, 80)
@@ -216,7 +214,7 @@ def test_bandit_log_is_consistent():
     assert (np.diff(log.timestamp) >= np.timedelta64(0)).all()
 
 
-@needs_data
+@pytest.mark.data
 def test_texts_images_and_short_videos():
     assert datasets.load("wikitext2", split="valid").text.count(" = Homarus gammarus = ") == 1
     images = datasets.load("mnist", split="test")

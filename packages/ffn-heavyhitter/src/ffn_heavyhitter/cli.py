@@ -133,9 +133,8 @@ def _windows(arguments: argparse.Namespace, name: str | None = None) -> Any:
     from ffn_heavyhitter.models import load_tokenizer
     from ffn_heavyhitter.text import token_windows
 
-    text = _text(name or arguments.text)
-    tokenizer = load_tokenizer(arguments.model)
-    return token_windows(tokenizer, text, tokens=arguments.tokens, length=arguments.length)
+    tokenizer = load_tokenizer(arguments.model)  # before any text is fetched
+    return token_windows(tokenizer, _text(name or arguments.text), tokens=arguments.tokens, length=arguments.length)
 
 
 def _batches(windows: Any) -> list[dict[str, Any]]:
