@@ -1,9 +1,9 @@
-"""Data sets, metrics, paired timing and claim tables shared by the papershelf packages."""
+"""Data sets, metrics, paired timing, claim tables and whole files shared by the papershelf packages."""
 
 from importlib import import_module
 from types import ModuleType
 
-__all__ = ["claims", "datasets", "metrics", "timing"]
+__all__ = ["claims", "datasets", "files", "metrics", "timing", "work_folder"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -9,13 +9,13 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from papershelf_core.files import write_text
 from papershelf_core.machine import Machine
 
 __all__ = ["Claim", "Report", "from_json", "publish", "table", "to_html", "to_json"]
@@ -187,11 +187,7 @@ def publish(
     held, total = _score(rows)
     console.print(f"{held} of {total} claims hold. {Machine.here(*distributions)}", highlight=False)
     if json_path is not None:
-        target = Path(json_path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_name(target.name + ".part")
-        scratch.write_text(to_json(rows, pictures, *distributions), encoding="utf-8")
-        scratch.replace(target)
+        write_text(json_path, to_json(rows, pictures, *distributions))
 
 
 _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (

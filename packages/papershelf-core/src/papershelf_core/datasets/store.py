@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from papershelf_core.datasets.catalogue import DatasetInfo, FileInfo, info
+from papershelf_core.files import sha256, write_bytes
 
 __all__ = ["DatasetCorrupt", "DatasetUnavailable", "path", "present"]
 
@@ -103,7 +104,7 @@ def _unpacked(packed: Path, entry: FileInfo) -> Path:
             content = gzip.decompress(packed.read_bytes())
         except (OSError, EOFError, zlib.error) as error:
             raise DatasetCorrupt(f"{packed} is no whole gzip file ({error}); fetch it again") from error
-        _write_whole(target, content)
+        write_bytes(target, content)
     return _verified(target, entry)
 
 
@@ -132,7 +133,7 @@ def _download(dataset: DatasetInfo, entry: FileInfo) -> Path:
     digest = hashlib.sha256(content).hexdigest()
     if digest != entry.sha256:
         raise DatasetCorrupt(f"{entry.url} has SHA-256 {digest} where the catalogue has {entry.sha256}; not kept")
-    _write_whole(target, content)
+    write_bytes(target, content)
     return target
 
 
@@ -142,17 +143,6 @@ def _by_hand(dataset: DatasetInfo, entry: FileInfo) -> str:
         f"Remedy: get {entry.url or dataset.home} (SHA-256 {entry.sha256}) and put it into {folder} as "
         f"{entry.name}, or set PAPERSHELF_DATA to a folder that holds {entry.local}."
     )
-
-
-def _write_whole(target: Path, content: bytes) -> None:
-    """Write a scratch file, then rename it: the target is whole or not there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        scratch.write_bytes(content)
-        scratch.replace(target)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _verified(found: Path, entry: FileInfo) -> Path:
@@ -168,5 +158,4 @@ def _verified(found: Path, entry: FileInfo) -> Path:
 @cache
 def _sha256(found: Path, size: int, modified_ns: int) -> str:
     """Hash a file once for each state it is seen in."""
-    with found.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256(found)
