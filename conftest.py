@@ -11,6 +11,9 @@ import install_torch
 
 # Ray reads it when it is imported: its workers are to be this interpreter, not an environment that `uv run` builds anew
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# one thread a process, in the programs that tests start as well: sums have one order on every machine
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 # pytest-socket guards this process; programs that tests start are told to stay off the hub, too
 os.environ["HF_HUB_OFFLINE"] = "1"
 

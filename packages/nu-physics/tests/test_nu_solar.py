@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from nu_physics.cli import main
 from nu_physics.errors import InvalidInput
+from nu_physics.solar import bounds
 from nu_physics.solar.bounds import BoundsJob, rate_bound, rates, run_bounds
 from nu_physics.solar.capture import capture_rate
 from nu_physics.solar.channels import CHANNELS, check_open
@@ -221,9 +222,11 @@ def test_monte_carlo_errors_of_the_table_are_small():
 
 def test_lines_and_closed_channels():
     line = source_spectrum("numunumu", 1000.0)
-    assert line.number.sum(1).tolist() == [0, 1, 0, 0, 1, 0]
-    (bin_,) = np.flatnonzero(line.number[1])
-    assert line.edges_GeV[bin_] <= 1000.0 <= line.edges_GeV[bin_ + 1]
+    assert line.number.sum(1) == pytest.approx([0, 1, 0, 0, 1, 0], abs=1e-15)
+    centres = np.log(line.edges_GeV[1:] * line.edges_GeV[:-1]) / 2
+    low, high = np.flatnonzero(line.number[1])
+    assert (high - low, centres[low] < math.log(1000.0) < centres[high]) == (1, True)
+    assert line.number[1] @ centres == pytest.approx(math.log(1000.0), rel=1e-14)
     for name, mass in (("WW", 80.0), ("tt", 172.0), ("hh", 125.0)):
         with pytest.raises(InvalidInput, match="closed"):
             source_spectrum(name, mass)
@@ -292,7 +295,14 @@ def test_muons_per_neutrino_by_hand():
 def test_limits_as_published():
     assert limit("xenon1t-2018").cross_section(30.0) == pytest.approx(4.1e-47, rel=0.05)  # arXiv:1805.12562, abstract
     assert limit("lz-2024").cross_section(40.0) == pytest.approx(2.2e-48, rel=0.10)  # arXiv:2410.17036, abstract
-    assert limit("pandax-4t-2024").cross_section(40.0) == pytest.approx(1.6e-47, rel=0.05)  # arXiv:2408.00664
+    assert limit("lz-2022").cross_section(36.0) == pytest.approx(9.2e-48, rel=0.01)  # arXiv:2207.03764, abstract
+    pandax = limit("pandax-4t-2024")
+    assert pandax.cross_section(40.0) == pytest.approx(1.6e-47, rel=0.05)  # arXiv:2408.00664
+    # the traced curve between its points, read apart
+    for mass, sigma in ((200.0, 4.26e-47), (245.0, 4.97e-47), (300.0, 6.17e-47)):
+        assert pandax.cross_section(mass) == pytest.approx(sigma, rel=2e-3)
+    for name in limit_names():
+        assert "GeV/cm3" in limit(name).halo
     assert {limit(name).coupling for name in limit_names()} == {"spin-independent", "spin-dependent"}
 
 
@@ -337,7 +347,8 @@ def test_a_bound_is_its_chain():
     assert spin_dependent.events_per_year > 100 * parts["tautau"].events_per_year
 
 
-def test_scans_resume_and_do_not_depend_on_workers(tmp_path):
+def test_scans_resume_and_do_not_depend_on_workers(tmp_path, monkeypatch):
+    one_mass = bounds._one_mass
     job = BoundsJob((150.0, 1000.0, 3000.0), ("bb", "tt"), ("lz-2024", "pico-60-2019"))
     rows, skipped = run_bounds(job)
     assert len(rows) == 8
@@ -345,15 +356,15 @@ def test_scans_resume_and_do_not_depend_on_workers(tmp_path):
     assert any("pico-60-2019" in reason and "covers" in reason for reason in skipped)
     again, _ = run_bounds(job, executor="processes", workers=2, work_dir=tmp_path)
     assert again == rows
-    parts = sorted(tmp_path.glob("*.json"))
+    parts = sorted(tmp_path.rglob("0*.json"))
     assert len(parts) == 3
     parts[1].unlink()
-    content = json.loads(parts[0].read_text())
-    content["rows"][0]["events_per_year"] = 42.0  # what is finished is not computed again
-    parts[0].write_text(json.dumps(content))
+    parts[2].write_bytes(parts[2].read_bytes()[:-5] + b"x")
+    computed = []
+    monkeypatch.setattr(bounds, "_one_mass", lambda job, number: computed.append(number) or one_mass(job, number))
     resumed, _ = run_bounds(job, work_dir=tmp_path)
-    assert resumed[0].events_per_year == 42.0
-    assert resumed[1:] == rows[1:]
+    assert resumed == rows
+    assert computed == [1, 2]  # what is finished and whole is not computed again
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
@@ -370,13 +381,13 @@ def test_scans_resume_and_do_not_depend_on_workers(tmp_path):
         (lambda: BoostedMaxwell(escape_speed_km_s=200.0), "bound to the galaxy"),
         (lambda: TabulatedSpeeds((0.0, 1.0, 2.0), (0.0, 1.0, 1.0)), "integrates to 1.5"),
         (lambda: limit("xenon1t-2019"), "did you mean"),
-        (lambda: limit("xenonnt-2023").cross_section(1000.0), "covers 6.1"),
+        (lambda: limit("xenonnt-2025").cross_section(1001.0), "covers 10 to 1000"),
         (lambda: DirectDetectionLimit("mine", "", "", "spin-independent", (2.0, 1.0), (1.0, 1.0)), "must rise"),
         (lambda: MixedChannels({"bb": 0.5, "WW": 0.4}), "sum to 0.9"),
         (lambda: MixedChannels({"bx": 1.0}), "did you mean bb"),
         (lambda: source_spectrum("tautau", -5.0), "mass_GeV = -5.0"),
         (lambda: propagation_matrix().apply(np.zeros((6, 3))), r"last axes must be \(6, 99\)"),
-        (lambda: propagation_matrix().apply(np.full((6, 99), -1.0)), "negative"),
+        (lambda: propagation_matrix().apply(np.full((6, 99), -1.0)), r"produced\[0\] = -1.0 is outside"),
         (lambda: muon_range_g_cm2(10.0, 0.5), "threshold_GeV = 0.5"),
         (lambda: cross_sections().total(1e6, antineutrino=False, target="proton"), "leaves the cross-section table"),
         (lambda: annihilation_rate(-1.0, 100.0), "capture_per_s = -1.0"),

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from papershelf_core.files import write_text
+
 __all__ = ["add_parser", "run"]
 
 PLOT_NAMES = ("capture", "equilibrium", "spectra", "propagation", "area", "bounds", "limits")
@@ -177,9 +179,7 @@ def _print_spectrum(edges: Any, number: Any, error: Any) -> None:
 
 
 def _rate(args: argparse.Namespace) -> None:
-    from dataclasses import asdict
-
-    from nu_physics.solar.bounds import rates
+    from nu_physics.solar.bounds import plain, rates
     from nu_physics.solar.capture import capture_rate
     from nu_physics.solar.equilibrium import annihilation_rate
     from nu_physics.solar.propagation import propagation_matrix
@@ -192,17 +192,18 @@ def _rate(args: argparse.Namespace) -> None:
     result = rates(annihilation.rate_per_s, arrived, threshold_GeV=args.threshold, selection=args.selection)
     print(f"{found.rate_per_s:.4g} captured /s, {annihilation.rate_per_s:.4g} annihilations /s", end=" ")
     print(f"(tanh2 = {annihilation.equilibrium:.3g})")
-    print(f"ARCA, {args.selection}: {result.events_per_year:.3g} events a year")
+    found_events = f"{result.events_per_year:.3g} events a year" if not result.no_events else result.no_events
+    print(f"ARCA, {args.selection}: {found_events}")
     print(
         f"muons above {args.threshold:g} GeV: {result.muons_per_km2_year:.3g} a km2 and year through a plane,", end=" "
     )
     print(f"{result.contained_per_km3_year:.3g} a km3 and year that start in water")
-    _write_json(args.json, asdict(result))
+    _write_json(args.json, plain(result))
 
 
 def _bounds(args: argparse.Namespace) -> None:
     from nu_physics.errors import InvalidInput
-    from nu_physics.solar.bounds import COLUMNS, BoundsJob, run_bounds
+    from nu_physics.solar.bounds import COLUMNS, BoundsJob, plain, run_bounds
     from nu_physics.solar.limits import limit_names
 
     limits = limit_names() if args.limit == ["all"] else tuple(args.limit)
@@ -227,21 +228,31 @@ def _bounds(args: argparse.Namespace) -> None:
         raise InvalidInput(f"no bound: {skipped[0]}{more}")
     print("mass (GeV)  model           limit            tanh2   events/year   muons/km2/year   contained/km3/year")
     for row in rows:
+        events = "no area" if row.no_events else f"{row.events_per_year:.3g}"
         print(
             f"{row.mass_GeV:<10g}  {row.model:<14}  {row.limit:<15}  {row.equilibrium:5.3f}   "
-            f"{row.events_per_year:<11.3g}   {row.muons_per_km2_year:<14.3g}   {row.contained_per_km3_year:.3g}"
+            f"{events:<11}   {row.muons_per_km2_year:<14.3g}   {row.contained_per_km3_year:.3g}"
         )
-    if max(row.events_per_year for row in rows) < 1.0:
-        print(
-            "every bound is below one selected event a year: at these limits the telescope cannot see the Sun's WIMPs"
-        )
+    numbers = [row.events_per_year for row in rows if not row.no_events]
+    if numbers and max(numbers) < 1.0:
+        whose = "every bound" if len(numbers) == len(rows) else "every bound with an area"
+        print(f"{whose} is below one selected event a year: at these limits the telescope cannot see the Sun's WIMPs")
+    for row in rows:
+        if row.no_events:
+            print(
+                f"no bound of events: {row.mass_GeV:g} GeV, {row.model}, {row.limit}: {row.no_events}", file=sys.stderr
+            )
     for reason in skipped:
         print(f"no bound: {reason}", file=sys.stderr)
     if args.csv:
-        from dataclasses import astuple
+        import csv
+        import io
 
-        lines = [",".join(COLUMNS), *(",".join(str(value) for value in astuple(row)) for row in rows)]
-        _write_whole(Path(args.csv), "\n".join(lines) + "\n")
+        table = io.StringIO()
+        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(plain(row) for row in rows)  # None, where there is no bound, is an empty cell
+        write_text(args.csv, table.getvalue())
 
 
 def _progress(done: int, total: int) -> None:
@@ -263,7 +274,8 @@ def _limits(args: argparse.Namespace) -> None:
                 value = f"  {entry.cross_section(args.mass):.3g} cm2"
             except InvalidInput:
                 value = "  outside its range"
-        print(f"{name:<16} {entry.coupling:<16} {low:6.3g} to {high:6.5g} GeV{value}  {entry.title}; {entry.source}")
+        about = "; ".join(text for text in (entry.title, entry.note, f"halo {entry.halo}", entry.source) if text)
+        print(f"{name:<16} {entry.coupling:<16} {low:6.3g} to {high:6.5g} GeV{value}  {about}")
 
 
 def _plot(args: argparse.Namespace) -> None:
@@ -273,7 +285,7 @@ def _plot(args: argparse.Namespace) -> None:
 
     if Path(args.file).suffix != ".svg":
         raise InvalidInput(f"file = {args.file!r}: the suffix must be .svg")
-    _write_whole(Path(args.file), figure_svg(PLOTS[args.name]()))
+    write_text(args.file, figure_svg(PLOTS[args.name]()))
     print(f"{args.file} written")
 
 
@@ -284,13 +296,7 @@ def _write_json(target: str | None, result: object) -> None:
     if target == "-":
         print(text)
     else:
-        _write_whole(Path(target), text + "\n")
-
-
-def _write_whole(target: Path, text: str) -> None:
-    scratch = target.with_name(target.name + ".part")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(target)
+        write_text(target, text + "\n")
 
 
 _ACTIONS = {

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nu_physics.errors import InvalidInput, check_choice, check_energies
+from nu_physics.errors import InvalidInput, check_choice, check_energies, freeze
 from nu_physics.solar.deep_inelastic import PartonDensities, inelasticity_spectrum
 
 __all__ = ["CrossSections", "compute", "cross_sections"]
@@ -29,7 +29,7 @@ _ENERGY_GeV: Array = np.logspace(0.0, 4.3, 87)
 _Y: Array = np.linspace(0.005, 0.995, 100)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CrossSections:
     """Tables over energy.
 
@@ -48,6 +48,9 @@ class CrossSections:
     y: Array
     total_cm2: Array
     y_density: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        freeze(self, "energy_GeV", "y", "total_cm2", "y_density")
 
     def total(self, energy_GeV: object, *, kind: str = "CC", antineutrino: bool, target: str) -> Array:
         """Return the cross section in cm2, interpolated in the logarithms of energy and sigma / E.

@@ -22,7 +22,7 @@ from nu_physics.errors import InvalidInput, check_range
 from nu_physics.solar.channels import CHANNELS, channel, check_open
 from nu_physics.solar.equilibrium import THERMAL_cm3_s
 
-__all__ = ["MixedChannels", "ParticleModel", "SingletScalar"]
+__all__ = ["MixedChannels", "ParticleModel", "SingletScalar", "annihilates"]
 
 _HIGGS_GeV, _HIGGS_WIDTH_GeV, _VACUUM_GeV = 125.20, 4.1e-3, 246.22
 _NUCLEON_GeV, _NUCLEON_COUPLING = 0.93891875, 0.30
@@ -50,6 +50,39 @@ class ParticleModel(Protocol):
         ...
 
 
+def annihilates(particle: ParticleModel, mass_GeV: float, sigma_si_cm2: float) -> tuple[dict[str, float], float]:
+    """Return a model's branching ratios and <sigma v>, checked.
+
+    Raises
+    ------
+    InvalidInput
+        Not a particle model; a channel that is unknown; a share that is no number in [0, 1]; shares that do not sum to
+        one within 1e-6; <sigma v> negative or no number.
+    """
+    for method in ("branching", "annihilation_cm3_s"):
+        if isinstance(particle, type) or not callable(getattr(particle, method, None)):
+            raise InvalidInput(
+                f"model = {particle!r} is no particle model: it needs name, branching, annihilation_cm3_s"
+            )
+    shares = particle.branching(mass_GeV, sigma_si_cm2)
+    if not isinstance(shares, Mapping):
+        raise InvalidInput(f"branching of model {particle.name!r} returned a {type(shares).__name__}, not a dict")
+    checked = {channel(key).name: _share(particle.name, key, value) for key, value in shares.items()}
+    _sum_to_one(particle.name, checked)
+    sigma_v = particle.annihilation_cm3_s(mass_GeV, sigma_si_cm2)
+    return checked, check_range(f"annihilation_cm3_s of model {particle.name!r}", sigma_v, 0.0, 1.0)
+
+
+def _share(model: str, key: str, value: float) -> float:
+    return check_range(f"branching ratio of {key!r} in model {model!r}", value, 0.0, 1.0)
+
+
+def _sum_to_one(model: str, shares: Mapping[str, float]) -> None:
+    total = math.fsum(shares.values())
+    if abs(total - 1.0) > 1.0e-6:
+        raise InvalidInput(f"branching ratios of model {model!r} sum to {total:.9g}, not 1; divide each by that number")
+
+
 @dataclass(frozen=True)
 class MixedChannels:
     """Fixed branching ratios and a thermal cross section.
@@ -73,15 +106,14 @@ class MixedChannels:
     annihilation: float = THERMAL_cm3_s
 
     def __post_init__(self) -> None:
-        for key, value in self.ratios.items():
-            channel(key)
-            check_range(f"branching ratio of {key!r}", value, 0.0, 1.0)
-        total = math.fsum(self.ratios.values())
-        if abs(total - 1.0) > 1.0e-6:
-            raise InvalidInput(f"branching ratios sum to {total:.9g}, not 1; divide each by that number")
+        if not isinstance(self.ratios, Mapping):
+            raise InvalidInput(f"ratios is a {type(self.ratios).__name__}; give a dict of channel to branching ratio")
+        name = self.name or "+".join(str(key) for key in self.ratios)
+        checked = {channel(key).name: _share(name, key, value) for key, value in self.ratios.items()}
+        _sum_to_one(name, checked)
         check_range("annihilation", self.annihilation, 0.0, 1.0)
-        if not self.name:
-            object.__setattr__(self, "name", "+".join(key for key, value in self.ratios.items() if value > 0))
+        object.__setattr__(self, "ratios", checked)
+        object.__setattr__(self, "name", self.name or "+".join(key for key, value in checked.items() if value > 0))
 
     def branching(self, mass_GeV: float, sigma_si_cm2: float) -> dict[str, float]:
         """Return the ratios; a closed channel raises ``InvalidInput``."""

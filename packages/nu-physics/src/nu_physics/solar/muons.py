@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.integrate import cumulative_trapezoid
 
 from nu_physics.constants import AVOGADRO_per_mol, ELECTRON_MASS_MeV
-from nu_physics.errors import InvalidInput, check_range
+from nu_physics.errors import InvalidInput, check_energies, check_range
 from nu_physics.solar.cross_sections import TARGETS, cross_sections
 
 __all__ = ["contained_per_cm3", "energy_loss", "muon_range_g_cm2", "muons_per_neutrino"]
@@ -40,7 +40,7 @@ def energy_loss(energy_GeV: Array) -> Array:
     >>> (energy_loss(np.array([1.0, 100.0])) * 1e3).round(2)  # MeV cm2/g
     array([2.08, 2.96])
     """
-    energy = np.asarray(energy_GeV, dtype=np.float64)
+    energy = check_energies("energy_GeV", energy_GeV)
     slope = (_B_cm2_g[1] - _B_cm2_g[0]) / math.log(_B_KNOTS_GeV[1] / _B_KNOTS_GeV[0])
     below = np.maximum(_B_cm2_g[0] + slope * np.log(energy / _B_KNOTS_GeV[0]), 0.0)
     b = np.where(energy < _B_KNOTS_GeV[0], below, np.interp(np.log(energy), np.log(_B_KNOTS_GeV), _B_cm2_g))
@@ -65,7 +65,10 @@ def _ionisation(energy_GeV: Array) -> Array:
 def _travelled() -> tuple[Array, Array]:
     """Energies and the range from the least of them."""
     energy = np.logspace(math.log10(_LEAST_GeV), math.log10(_MOST_GeV), 2401)
-    return energy, cumulative_trapezoid(energy / energy_loss(energy), np.log(energy), initial=0.0)
+    travelled = cumulative_trapezoid(energy / energy_loss(energy), np.log(energy), initial=0.0)
+    energy.setflags(write=False)
+    travelled.setflags(write=False)
+    return energy, travelled
 
 
 def muon_range_g_cm2(energy_GeV: object, threshold_GeV: float = 1.0) -> Array:
@@ -84,9 +87,9 @@ def muon_range_g_cm2(energy_GeV: object, threshold_GeV: float = 1.0) -> Array:
     2.5
     """
     threshold = check_range("threshold_GeV", threshold_GeV, _LEAST_GeV, _MOST_GeV)
-    energy = np.asarray(energy_GeV, dtype=np.float64)
-    if energy.size and not (np.isfinite(energy).all() and energy.max() <= _MOST_GeV and energy.min() >= 0):
-        raise InvalidInput(f"energy_GeV leaves the range table, 0 to {_MOST_GeV:g} GeV")
+    energy = check_energies("energy_GeV", energy_GeV, positive=False)
+    if energy.max() > _MOST_GeV:
+        raise InvalidInput(f"energy_GeV = {energy.max():g} leaves the range table, 0 to {_MOST_GeV:g} GeV")
     grid, travelled = _travelled()
     reach = np.interp(np.log(np.maximum(energy, _LEAST_GeV)), np.log(grid), travelled)
     return np.maximum(reach - np.interp(math.log(threshold), np.log(grid), travelled), 0.0)

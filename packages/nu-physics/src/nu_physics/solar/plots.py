@@ -97,7 +97,8 @@ def bounds_figure() -> Any:
     rows, _ = run_bounds(BoundsJob(masses, ("bb", "WW", "tautau"), ("xenon1t-2018", "lz-2024")))
     for model in ("bb", "WW", "tautau"):
         for name, style in (("xenon1t-2018", "-"), ("lz-2024", "--")):
-            points = [(r.mass_GeV, r.events_per_year) for r in rows if (r.model, r.limit) == (model, name)]
+            kept = [r for r in rows if (r.model, r.limit) == (model, name) and not r.no_events]
+            points = [(r.mass_GeV, r.events_per_year) for r in kept]
             x, y = zip(*points, strict=True)
             axis.loglog(x, y, color=_COLOURS[model], ls=style, label=model if style == "-" else None)
     axis.axhline(1.0, color=GREY, lw=0.8)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nu_physics.errors import InvalidInput, MissingExtra
+from nu_physics.errors import InvalidInput, MissingExtra, check_choice, check_counts, check_edges, freeze
 from nu_physics.oscillation.parameters import OscillationParameters
 from nu_physics.solar.channels import FLAVOURS
 from nu_physics.solar.cross_sections import TARGETS, cross_sections
@@ -43,7 +43,7 @@ ENERGY_EDGES_GeV: Array = np.logspace(0.7, 4.0, 100)
 _AVERAGED_ABOVE_TURNS = 30.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PropagationMatrix:
     """The linear map from neutrinos produced in the centre to neutrinos at the Earth.
 
@@ -60,6 +60,13 @@ class PropagationMatrix:
     edges_GeV: Array
     elements: NDArray[np.float32]
     origin: str
+
+    def __post_init__(self) -> None:
+        check_edges("edges_GeV", self.edges_GeV)
+        size = self.edges_GeV.size - 1
+        if self.elements.shape != (len(FLAVOURS), size, len(FLAVOURS), size):
+            raise InvalidInput(f"elements has shape {self.elements.shape}; {size} bins need (6, {size}, 6, {size})")
+        freeze(self, "edges_GeV", "elements")
 
     @property
     def centres_GeV(self) -> Array:
@@ -84,15 +91,8 @@ class PropagationMatrix:
         InvalidInput
             Wrong shape, or a value that is negative or no number.
         """
-        source = np.asarray(produced, dtype=np.float64)
         size = self.edges_GeV.size - 1
-        if source.shape[-2:] != (len(FLAVOURS), size):
-            raise InvalidInput(
-                f"produced has shape {source.shape}; its last axes must be ({len(FLAVOURS)}, {size}): flavours of "
-                "channels.FLAVOURS by bins of edges_GeV"
-            )
-        if not np.all(np.isfinite(source)) or np.any(source < 0):
-            raise InvalidInput("produced holds a value that is negative or not finite; counts are needed")
+        source = check_counts("produced", produced, (len(FLAVOURS), size), "flavours of channels.FLAVOURS by bins")
         flat = self.elements.reshape(len(FLAVOURS) * size, -1).astype(np.float64)
         arrived = source.reshape(*source.shape[:-2], -1) @ flat.T
         return np.asarray(arrived.reshape(source.shape))
@@ -187,6 +187,7 @@ class NusquidsTransport:
         -------
         array of shape (6, n)
         """
+        check_choice("to", to, ("surface", "earth"))
         nsq, energy = self._module, np.asarray(energy_GeV, dtype=np.float64)
         unit = nsq.Const()
         solver = nsq.nuSQUIDS(energy * unit.GeV, 3, nsq.NeutrinoType.both, self.interactions, self._library)

@@ -15,7 +15,7 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
-from nu_physics.errors import InvalidInput
+from nu_physics.errors import InvalidInput, check_edges
 from nu_physics.solar.channels import FLAVOURS, MONOCHROMATIC, check_open
 from nu_physics.solar.production import X_EDGES, YieldSample
 from nu_physics.solar.propagation import ENERGY_EDGES_GeV
@@ -25,7 +25,7 @@ __all__ = ["SourceSpectrum", "SpectrumTable", "source_spectrum", "spectrum_table
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SourceSpectrum:
     """Neutrinos per annihilation by flavour and bin of energy.
 
@@ -47,7 +47,7 @@ class SourceSpectrum:
     error: Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SpectrumTable:
     """Yields by channel.
 
@@ -70,6 +70,11 @@ class SpectrumTable:
     tau_error: dict[str, Array]
     events: dict[str, Array]
     origin: str
+
+    def __post_init__(self) -> None:
+        for part in (self.masses_GeV, self.light, self.tau, self.light_error, self.tau_error, self.events):
+            for array in part.values():
+                array.setflags(write=False)
 
     def at(self, channel: str, mass_GeV: float) -> tuple[Array, Array]:
         """Return yields and their errors over x, each of shape (2, 80): light and tau flavour."""
@@ -118,7 +123,7 @@ def source_spectrum(
     Parameters
     ----------
     channel : str
-        One of ``channels.CHANNELS``; a neutrino channel is a line at E = m.
+        One of ``channels.CHANNELS``; a neutrino channel is a line at E = m, shared by two bins.
     mass_GeV : float
     sample : YieldSample, optional
         A live sample of this channel and mass instead of the table.
@@ -137,7 +142,7 @@ def source_spectrum(
     1.0
     """
     check_open(channel, mass_GeV)
-    edges = np.asarray(edges_GeV, dtype=np.float64)
+    edges = check_edges("edges_GeV", edges_GeV)
     if channel in MONOCHROMATIC:
         return _line(channel, mass_GeV, edges)
     if sample is not None:
@@ -159,14 +164,21 @@ def source_spectrum(
 
 
 def _line(channel: str, mass_GeV: float, edges: Array) -> SourceSpectrum:
-    """One neutrino and one antineutrino of E = m."""
+    """One neutrino and one antineutrino of E = m, shared by the two bins whose centres enclose ln m.
+
+    What is linear in ln E from one centre to the next is then right for every mass, and nothing jumps at an edge.
+    """
     if not edges[0] <= mass_GeV <= edges[-1]:
         raise InvalidInput(
             f"mass_GeV = {mass_GeV:g}: the line of {channel!r} is outside the bins, {edges[0]:g} to {edges[-1]:g} GeV"
         )
     number = np.zeros((len(FLAVOURS), edges.size - 1))
-    bin_ = min(int(np.searchsorted(edges, mass_GeV, side="right")) - 1, edges.size - 2)
-    number[[MONOCHROMATIC[channel], MONOCHROMATIC[channel] + 3], bin_] = 1.0
+    centres = 0.5 * np.log(edges[1:] * edges[:-1])
+    position = float(np.interp(np.log(mass_GeV), centres, np.arange(centres.size)))
+    low = min(int(position), max(centres.size - 2, 0))
+    for row in (MONOCHROMATIC[channel], MONOCHROMATIC[channel] + 3):
+        number[row, low] = 1.0 - (position - low)
+        number[row, low + 1 :][:1] = position - low
     return SourceSpectrum(channel, mass_GeV, edges, number, np.zeros_like(number))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.integrate import cumulative_trapezoid
 
-from nu_physics.errors import check_choice
+from nu_physics.errors import InvalidInput, check_choice, check_counts, check_energies, freeze
 
 __all__ = ["SOLAR_MODELS", "SolarModel", "solar_model"]
 
@@ -37,7 +37,7 @@ _WEIGHTS = (
 _MASS_NUMBER = dict(zip(_ISOTOPES.split(), map(float, _WEIGHTS.split()), strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SolarModel:
     """A solar model on its shells, from the centre outwards.
 
@@ -62,6 +62,18 @@ class SolarModel:
     isotopes: tuple[str, ...]
     mass_fraction: Array
 
+    def __post_init__(self) -> None:
+        shells = self.radius.shape
+        for name in ("radius", "mass", "temperature_K", "density_g_cm3"):
+            found = check_energies(name, getattr(self, name), positive=False).shape
+            if found != shells or len(shells) != 1:
+                raise InvalidInput(f"{name} has shape {found}; one value a shell is needed, like radius: {shells}")
+        unknown = [name for name in self.isotopes if name not in _MASS_NUMBER]
+        if unknown:
+            raise InvalidInput(f"isotope {unknown[0]!r} is not known; known: {', '.join(_MASS_NUMBER)}")
+        check_counts("mass_fraction", self.mass_fraction, (len(self.isotopes), *shells), "isotopes by shells")
+        freeze(self, "radius", "mass", "temperature_K", "density_g_cm3", "mass_fraction")
+
     @property
     def radius_cm(self) -> Array:
         """Radius of each shell."""
@@ -78,7 +90,9 @@ class SolarModel:
         pull = GM_SUN_cm3_s2 * self.mass / self.radius_cm**2
         inwards = cumulative_trapezoid(pull[::-1], -self.radius_cm[::-1], initial=0.0)[::-1]
         outside = 2.0 * GM_SUN_cm3_s2 * self.mass[-1] / self.radius_cm[-1]
-        return np.asarray(np.sqrt(outside + 2.0 * inwards) * 1.0e-5)
+        speed = np.sqrt(outside + 2.0 * inwards) * 1.0e-5
+        speed.setflags(write=False)
+        return np.asarray(speed)
 
     @property
     def potential_km2_s2(self) -> Array:
