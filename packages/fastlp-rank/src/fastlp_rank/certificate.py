@@ -8,10 +8,19 @@ A lottery (rankings π_r, weights α_r) and prices λ prove each other. The lott
 
 Gap zero means optimal. For contradicting bounds the same expression with u = 0 and a ray |λ_k| <= 1 is negative, and
 its size is a lower bound of the total violation Σ_k of every lottery.
+
+Nothing here has a unit. As Σ_i e_i = V = Σ_j v_j for the exposures of every lottery, a bound b of a row a says that
+a's mean is at most, or at least, b / V; so the row counts by its deviations |a_i - b / V|, and its **size** is the
+max(m, 3)-th smallest of those that are not 0: what it takes to fill the slots, and no matter of a few entries of 1e9.
+Likewise the size of the scores is the max(m, 3)-th smallest deviation from the m-th largest score. A violation is
+measured in size · V of its row, a gap in size · V of the scores. Both are unchanged when scores, or a row with its
+bounds, are multiplied by a positive number or shifted (bounds by V times as much), up to the last bits of the input:
+a violation below 16 · 2^-52 |b|, and a gap below as much of the m-th score times V, is within the rounding of the
+numbers stated and counts as none.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +28,25 @@ from numpy.typing import NDArray
 from fastlp_rank.problem import RankingProblem
 from fastlp_rank.status import Status
 
-__all__ = ["Certificate", "Verification", "verify_arrays"]
+__all__ = ["Certificate", "Verification", "size_about", "verify_arrays"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+_ROUNDING = 16.0 * 2.0**-52
+
+
+def size_about(values: Floats, centre: float, m: int) -> float:
+    """Distance from the centre of the max(m, 3)-th nearest value; values at the centre, to rounding, do not count.
+
+    The farthest where there are fewer; 0 where there is none.
+    """
+    distance = np.abs(values - centre)
+    distance = distance[distance > _ROUNDING * abs(centre)]
+    if distance.size == 0:
+        return 0.0
+    nearest = min(max(m, 3), distance.size) - 1
+    return float(np.partition(distance, nearest)[nearest])
 
 
 @dataclass(frozen=True)
@@ -38,12 +62,13 @@ class Verification:
     objective : float
         Value of the lottery.
     bound : float
-        G(λ): no feasible lottery is better; -inf where infeasibility is proven.
+        G(λ): no feasible lottery is better; -inf where infeasibility is proven. Where the lottery is feasible to
+        ``feasibility_tol``: none is better that violates no row by more than it does.
     gap : float
-        (bound - objective) / max(1, |objective|); for INFEASIBLE the lottery's total violation minus the proven least
-        one, relative to max(1, the latter).
+        Bound - objective in units of size · V of the scores (see the module); for INFEASIBLE the part of the lottery's
+        total violation that the ray does not prove.
     violation : float
-        Largest violation of a row, relative to max(1, max_i |a_ki| Σ v).
+        Largest violation of a row in units of its size · V.
     least_violation : float
         Proven lower bound of the total violation; 0 unless infeasible.
     weight_error : float
@@ -88,21 +113,31 @@ class Certificate:
         ----------
         problem : RankingProblem
         tol : float
-            Largest gap, violation and weight error that count as proven.
+            Largest gap and weight error that count as proven. The violation may be ``problem.feasibility_tol``.
 
         Returns
         -------
         Verification
         """
         rows = [constraint.row(problem.n, problem.slots) for constraint in problem.constraints]
+        A = np.array([row[0] for row in rows]).reshape(len(rows), problem.n)
+        scores, certificate = problem.scores, self
+        if problem.blocked is not None:
+            allowed = np.flatnonzero(~problem.blocked)
+            place = np.full(problem.n, problem.n)  # a blocked item becomes one that does not exist
+            place[allowed] = np.arange(allowed.size)
+            exists = (self.rankings >= 0) & (self.rankings < problem.n)
+            certificate = replace(self, rankings=np.where(exists, place[self.rankings * exists], problem.n))
+            scores, A = scores[allowed], A[:, allowed]
         return verify_arrays(
-            self,
-            problem.scores,
-            np.array([row[0] for row in rows]).reshape(len(rows), problem.n),
+            certificate,
+            scores,
+            A,
             np.array([row[1] for row in rows]),
             np.array([row[2] for row in rows]),
             problem.slots.values,
             tol=tol,
+            feasibility_tol=problem.feasibility_tol,
         )
 
 
@@ -115,53 +150,76 @@ def verify_arrays(
     slot_weights: Floats,
     *,
     tol: float = 1e-9,
+    feasibility_tol: float = 1e-9,
 ) -> Verification:
     """Verify a certificate against the arrays of a problem; see `Certificate.verify`."""
-    n = scores.size
+    n, m = scores.size, slot_weights.size
     rankings, weights = certificate.rankings, certificate.weights
     permutes = all(len(set(r)) == len(r) and min(r) >= 0 and max(r) < n for r in rankings.tolist())
-    if rankings.shape != (weights.size, slot_weights.size) or not permutes or not np.isfinite(weights).all():
+    mass = math.fsum(weights)
+    if rankings.shape != (weights.size, m) or not permutes or not 0.0 < mass < math.inf:
         return Verification(certificate.status, False, math.nan, math.inf, math.inf, math.inf, 0.0, math.inf)
-    weight_error = max(abs(math.fsum(weights) - 1.0), float(max(0.0, -weights.min(initial=0.0))))
+    weight_error = max(abs(mass - 1.0), float(max(0.0, -weights.min(initial=0.0))))
     exposure = np.zeros(n)  # expected exposure of every item
-    for ranking, weight in zip(rankings, weights, strict=True):
+    for ranking, weight in zip(rankings, weights / mass, strict=True):
         exposure[ranking] += weight * slot_weights
     objective = math.fsum(scores * exposure)
-    activity = np.array([math.fsum(row * exposure) for row in rows])
-    over = np.maximum(np.maximum(lower - activity, activity - upper), 0.0)
-    size = np.maximum(1.0, np.abs(rows).max(axis=1, initial=0.0) * math.fsum(slot_weights))
-    violation = float((over / size).max(initial=0.0))
+    total = math.fsum(slot_weights)
 
-    if certificate.status is Status.INFEASIBLE:
-        ray = certificate.ray
-        size_ok = bool(np.isfinite(ray).all() and np.abs(ray).max(initial=0.0) <= 1.0 + 1e-9)
-        least = -_dual_value(np.zeros(n), rows, lower, upper, slot_weights, ray) if size_ok else -math.inf
-        gap = (math.fsum(over) - least) / max(1.0, abs(least))
-        holds = least > 0.0 and gap <= tol and weight_error <= tol
-        bound = -math.inf if least > 0.0 else math.inf
+    # how far every row is from either bound: positive inside, negative outside
+    above = np.array([_room(row, high, exposure, total) for row, high in zip(rows, upper.tolist(), strict=True)])
+    below = -np.array([_room(row, low, exposure, total) for row, low in zip(rows, lower.tolist(), strict=True)])
+    over = np.maximum(-np.minimum(above, below), 0.0)
+    violation = 0.0
+    for row, excess, bound in zip(rows, over.tolist(), np.where(above < below, upper, lower).tolist(), strict=True):
+        if excess > _ROUNDING * abs(bound):
+            size = size_about(row, bound / total, m) or abs(bound) / total
+            violation = max(violation, excess / (size * total) if size * total > 0.0 else math.inf)
+    feasible = violation <= feasibility_tol
+    infeasible = certificate.status is Status.INFEASIBLE
+    multiplier = certificate.ray if infeasible else certificate.prices
+    spare = np.where(multiplier > 0.0, above, np.where(multiplier < 0.0, below, 0.0))
+    admissible = bool(np.isfinite(multiplier).all() and np.isfinite(spare).all())
+
+    if infeasible:
+        least = rounding = 0.0
+        if admissible and np.abs(multiplier).max(initial=0.0) <= 1.0 + 1e-9:
+            key = _keys(np.zeros(n), 0.0, rows, lower, upper, total, multiplier)
+            least = -math.fsum(slot_weights * np.sort(key)[::-1][:m])
+            priced = np.where(multiplier > 0.0, upper, np.where(multiplier < 0.0, lower, 0.0))
+            rounding = _ROUNDING * math.fsum(np.abs(multiplier * priced))
+        proven = least > rounding
+        violated = math.fsum(over)
+        gap = (violated - least) / violated if violated > 0.0 else math.inf
+        bound = -math.inf if proven else math.inf
+        holds = proven and gap <= tol and weight_error <= tol
         return Verification(certificate.status, holds, objective, bound, gap, violation, max(least, 0.0), weight_error)
-    bound = _dual_value(scores, rows, lower, upper, slot_weights, certificate.prices)
-    gap = (bound - objective) / max(1.0, abs(objective))
-    holds = weight_error <= tol and gap >= -tol
+
+    cut = float(np.partition(scores, n - m)[n - m])
+    unit = (size_about(scores, cut, m) or abs(cut)) * total
+    missed = math.inf
+    if admissible:
+        key = _keys(scores, cut, rows, lower, upper, total, multiplier)
+        missed = math.fsum([*(slot_weights * np.sort(key)[::-1][:m]).tolist(), *(-key * exposure).tolist()])
+        missed += math.fsum(np.abs(multiplier) * (np.maximum(spare, 0.0) if feasible else spare))
+    gap = missed / unit if unit > 0.0 else missed
+    holds = weight_error <= tol
     if certificate.status is Status.OPTIMAL:
-        holds = holds and gap <= tol and violation <= tol
-    elif violation > tol:
-        holds = weight_error <= tol  # a lottery that is not feasible yet may exceed the bound
-    return Verification(certificate.status, holds, objective, bound, gap, violation, 0.0, weight_error)
+        holds = holds and feasible and (gap <= tol or missed <= _ROUNDING * abs(cut) * total)
+    return Verification(certificate.status, holds, objective, objective + missed, gap, violation, 0.0, weight_error)
 
 
-def _dual_value(u: Floats, rows: Floats, lower: Floats, upper: Floats, v: Floats, prices: Floats) -> float:
-    """G(λ), summed without cancellation error; inf for a price on a side that has no bound."""
-    if not np.isfinite(prices).all():
-        return math.inf
-    terms = []
-    for price, low, high in zip(prices.tolist(), lower.tolist(), upper.tolist(), strict=True):
-        if price > 0.0:
-            terms.append(price * high)
-        elif price < 0.0:
-            terms.append(price * low)
-    if any(math.isinf(term) for term in terms):
-        return math.inf
-    key = u - prices @ rows if prices.size else u
-    best = np.sort(key)[::-1][: v.size]
-    return math.fsum([*(v * best).tolist(), *terms])
+def _room(row: Floats, bound: float, exposure: Floats, total: float) -> float:
+    """Bound - Σ_i a_i e_i, taken about the bound per unit of exposure."""
+    return math.fsum((bound / total - row) * exposure) if math.isfinite(bound) else bound
+
+
+def _keys(
+    u: Floats, cut: float, rows: Floats, lower: Floats, upper: Floats, total: float, multiplier: Floats
+) -> Floats:
+    """key_i up to a constant, all differences taken before anything is multiplied."""
+    key = u - cut
+    for row, low, high, price in zip(rows, lower.tolist(), upper.tolist(), multiplier.tolist(), strict=True):
+        if price != 0.0:
+            key = key - price * (row - (high if price > 0.0 else low) / total)
+    return key
