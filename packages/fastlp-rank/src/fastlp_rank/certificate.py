@@ -10,10 +10,9 @@ Gap zero means optimal. For contradicting bounds the same expression with u = 0 
 its size is a lower bound of the total violation Σ_k of every lottery.
 
 Nothing here has a unit. As Σ_i e_i = V = Σ_j v_j for the exposures of every lottery, a bound b of a row a says that
-a's mean is at most, or at least, b / V; so the row counts by its deviations |a_i - b / V|, and its **size** is the
-max(m, 3)-th smallest of those that are not 0: what it takes to fill the slots, and no matter of a few entries of 1e9.
-Likewise the size of the scores is the max(m, 3)-th smallest deviation from the m-th largest score. A violation is
-measured in size · V of its row, a gap in size · V of the scores. Both are unchanged when scores, or a row with its
+a's mean is at most, or at least, b / V. The **size** of the row is the distance from the entry nearest to b / V to the
+max(m, 3)-th nearest one that differs from it: as far as it takes to fill the slots, whatever a few entries of 1e9 do; 1
+for a group. The size of the scores is the same about the m-th largest score. A violation is measured in size · V of its row, a gap in size · V of the scores. Both are unchanged when scores, or a row with its
 bounds, are multiplied by a positive number or shifted (bounds by V times as much), up to the last bits of the input:
 a violation below 16 · 2^-52 |b|, and a gap below as much of the m-th score times V, is within the rounding of the
 numbers stated and counts as none.
@@ -37,16 +36,18 @@ _ROUNDING = 16.0 * 2.0**-52
 
 
 def size_about(values: Floats, centre: float, m: int) -> float:
-    """Distance from the centre of the max(m, 3)-th nearest value; values at the centre, to rounding, do not count.
+    """Distance of the max(m, 3)-th nearest other value from the value nearest to the centre.
 
-    The farthest where there are fewer; 0 where there is none.
+    Of the farthest where there are fewer; where all values are equal to rounding, the value's or centre's own magnitude.
     """
-    distance = np.abs(values - centre)
-    distance = distance[distance > _ROUNDING * abs(centre)]
+    nearest = float(values[np.argmin(np.abs(values - centre))])
+    magnitude = max(abs(nearest), abs(centre))
+    distance = np.abs(values - nearest)
+    distance = distance[distance > _ROUNDING * magnitude]
     if distance.size == 0:
-        return 0.0
-    nearest = min(max(m, 3), distance.size) - 1
-    return float(np.partition(distance, nearest)[nearest])
+        return magnitude
+    place = min(max(m, 3), distance.size) - 1
+    return float(np.partition(distance, place)[place])
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,7 @@ def verify_arrays(
     violation = 0.0
     for row, excess, bound in zip(rows, over.tolist(), np.where(above < below, upper, lower).tolist(), strict=True):
         if excess > _ROUNDING * abs(bound):
-            size = size_about(row, bound / total, m) or abs(bound) / total
-            violation = max(violation, excess / (size * total) if size * total > 0.0 else math.inf)
+            violation = max(violation, excess / (size_about(row, bound / total, m) * total))
     feasible = violation <= feasibility_tol
     infeasible = certificate.status is Status.INFEASIBLE
     multiplier = certificate.ray if infeasible else certificate.prices
@@ -196,7 +196,7 @@ def verify_arrays(
         return Verification(certificate.status, holds, objective, bound, gap, violation, max(least, 0.0), weight_error)
 
     cut = float(np.partition(scores, n - m)[n - m])
-    unit = (size_about(scores, cut, m) or abs(cut)) * total
+    unit = size_about(scores, cut, m) * total
     missed = math.inf
     if admissible:
         key = _keys(scores, cut, rows, lower, upper, total, multiplier)

@@ -237,20 +237,25 @@ def _break_at(variable, region, d, low, high):
 def _counts_as_none(error, values, centre, tol, m):
     """Whether error <= tol times the size of `values` about `centre`, or hides in the centre's last bits.
 
-    The size is the distance of the max(m, 3)-th nearest value; values that equal the centre to rounding do not count.
+    The size is that of `certificate.size_about`: how far the max(m, 3)-th nearest value is from the nearest one.
     """
     blur = _ROUNDING * abs(centre)
     if error <= blur:
         return True
-    reach = (error - blur) / tol if tol > 0.0 else np.inf
+    nearest = values[0]
+    for i in range(1, values.size):
+        if abs(values[i] - centre) < abs(nearest - centre):
+            nearest = values[i]
+    blur = max(blur, _ROUNDING * abs(nearest))
+    reach = error / tol if tol > 0.0 else np.inf
     near = 0
     different = 0
     for i in range(values.size):
-        distance = abs(values[i] - centre)
+        distance = abs(values[i] - nearest)
         different += distance > blur
         near += blur < distance < reach
     if different == 0:
-        return error <= tol * abs(centre)
+        return error <= tol * max(abs(centre), abs(nearest))
     return near < min(max(m, _FEWEST), different)
 
 

@@ -157,7 +157,7 @@ class _Scaled:
             bounds = [b for b in (float(arrays.lower[k]), float(arrays.upper[k])) if np.isfinite(b)]
             sizes = [(size_about(A[k], b / total, m), b) for b in bounds]
             if not sizes or min(sizes)[0] == 0.0:
-                continue  # no bound, or equal to one whatever is shown
+                continue  # no bound, or a row of zeros that is bounded by 0
             size, bound = min(sizes)
             self.row_size[k] = size
             centre = bound / total
