@@ -12,14 +12,16 @@ its size is a lower bound of the total violation Σ_k of every lottery.
 Nothing here has a unit. As Σ_i e_i = V = Σ_j v_j for the exposures of every lottery, a bound b of a row a says that
 a's mean is at most, or at least, b / V. The **size** of the row is the distance from the entry nearest to b / V to the
 max(m, 3)-th nearest one that differs from it: as far as it takes to fill the slots, whatever a few entries of 1e9 do; 1
-for a group. The size of the scores is the same about the m-th largest score. A violation is measured in size · V of its row, a gap in size · V of the scores. Both are unchanged when scores, or a row with its
+for a group. The size of the scores is the same about the m-th largest score, or the distance of the lottery's mean score
+below that one where this is more (items that are scored away, shown because the rows leave no choice). A violation is measured in size · V of its row, a gap in size · V of the scores. Both are unchanged when scores, or a row with its
 bounds, are multiplied by a positive number or shifted (bounds by V times as much), up to the last bits of the input:
-a violation below 16 · 2^-52 |b|, and a gap below as much of the m-th score times V, is within the rounding of the
-numbers stated and counts as none.
+a violation, or unused room, below 16 · 2^-52 |b|, and a gap below as much of the m-th score times V, is within the
+rounding of the numbers stated and counts as none.
 """
 
 import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,8 +170,8 @@ def verify_arrays(
     total = math.fsum(slot_weights)
 
     # how far every row is from either bound: positive inside, negative outside
-    above = np.array([_room(row, high, exposure, total) for row, high in zip(rows, upper.tolist(), strict=True)])
-    below = -np.array([_room(row, low, exposure, total) for row, low in zip(rows, lower.tolist(), strict=True)])
+    above = np.array([_room(row, high, exposure, slot_weights) for row, high in zip(rows, upper.tolist(), strict=True)])
+    below = -np.array([_room(row, low, exposure, slot_weights) for row, low in zip(rows, lower.tolist(), strict=True)])
     over = np.maximum(-np.minimum(above, below), 0.0)
     violation = 0.0
     for row, excess, bound in zip(rows, over.tolist(), np.where(above < below, upper, lower).tolist(), strict=True):
@@ -189,29 +191,36 @@ def verify_arrays(
             priced = np.where(multiplier > 0.0, upper, np.where(multiplier < 0.0, lower, 0.0))
             rounding = _ROUNDING * math.fsum(np.abs(multiplier * priced))
         proven = least > rounding
-        violated = math.fsum(over)
+        violated = math.fsum(over[over > _ROUNDING * np.abs(np.where(above < below, upper, lower))])
         gap = (violated - least) / violated if violated > 0.0 else math.inf
         bound = -math.inf if proven else math.inf
         holds = proven and gap <= tol and weight_error <= tol
         return Verification(certificate.status, holds, objective, bound, gap, violation, max(least, 0.0), weight_error)
 
     cut = float(np.partition(scores, n - m)[n - m])
-    unit = size_about(scores, cut, m) * total
-    missed = math.inf
+    mean = math.fsum((scores - cut) * exposure) / total
+    unit = max(size_about(scores, cut, m), -mean) * total
+    missed = unmet = math.inf
     if admissible:
         key = _keys(scores, cut, rows, lower, upper, total, multiplier)
         missed = math.fsum([*(slot_weights * np.sort(key)[::-1][:m]).tolist(), *(-key * exposure).tolist()])
+        priced = np.where(multiplier > 0.0, upper, np.where(multiplier < 0.0, lower, 0.0))
+        unmet = missed + math.fsum(np.abs(multiplier) * np.where(spare > _ROUNDING * np.abs(priced), spare, 0.0))
         missed += math.fsum(np.abs(multiplier) * (np.maximum(spare, 0.0) if feasible else spare))
     gap = missed / unit if unit > 0.0 else missed
     holds = weight_error <= tol
     if certificate.status is Status.OPTIMAL:
-        holds = holds and feasible and (gap <= tol or missed <= _ROUNDING * abs(cut) * total)
+        holds = holds and feasible and unmet <= max(tol * unit, _ROUNDING * abs(cut) * total)
     return Verification(certificate.status, holds, objective, objective + missed, gap, violation, 0.0, weight_error)
 
 
-def _room(row: Floats, bound: float, exposure: Floats, total: float) -> float:
-    """Bound - Σ_i a_i e_i, taken about the bound per unit of exposure."""
-    return math.fsum((bound / total - row) * exposure) if math.isfinite(bound) else bound
+def _room(row: Floats, bound: float, exposure: Floats, slot_weights: Floats) -> float:
+    """bound - Σ_i a_i e_i, taken about the bound per unit of exposure."""
+    if not math.isfinite(bound):
+        return bound
+    centre = bound / math.fsum(slot_weights)
+    rest = Fraction(bound) - Fraction(centre) * sum(map(Fraction, slot_weights.tolist()))
+    return math.fsum([*((centre - row) * exposure).tolist(), float(rest)])
 
 
 def _keys(

@@ -260,7 +260,35 @@ def _counts_as_none(error, values, centre, tol, m):
 
 
 @njit(cache=True, nogil=True)
-def _room(bound, row, exposure, v, weight, ranking):
+def _sum_and_rest(v):
+    """Σ v_j as a float and what rounding left out of it (Knuth's two-sum)."""
+    total = 0.0
+    rest = 0.0
+    for j in range(v.size):
+        new = total + v[j]
+        part = new - total
+        rest += (total - (new - part)) + (v[j] - part)
+        total = new
+    return total, rest
+
+
+@njit(cache=True, nogil=True)
+def _remainder(bound, centre, exposure, rest):
+    """bound - centre · (exposure + rest), where centre · exposure nearly equals bound (Dekker's two-product)."""
+    product = centre * exposure
+    split = 134217729.0 * centre
+    high = split - (split - centre)
+    low = centre - high
+    split = 134217729.0 * exposure
+    wide = split - (split - exposure)
+    narrow = exposure - wide
+    lost = ((high * wide - product) + high * narrow + low * wide) + low * narrow
+    remainder = ((bound - product) - lost) - centre * rest
+    return remainder if abs(remainder) < np.inf else bound - product
+
+
+@njit(cache=True, nogil=True)
+def _room(bound, row, exposure, rest, v, weight, ranking):
     """Return bound - Σ_i a_i e_i, taken item by item about the bound per unit of exposure: an offset costs no digits."""
     centre = bound / exposure
     room = 0.0
@@ -269,7 +297,7 @@ def _room(bound, row, exposure, v, weight, ranking):
         for j in range(v.size):
             total += v[j] * (centre - row[ranking[r, j]])
         room += weight[r] * total
-    return room
+    return room + _remainder(bound, centre, exposure, rest)
 
 
 @njit(cache=True, nogil=True)
@@ -302,9 +330,7 @@ def _prove(
     """
     K = A.shape[0]
     m = v.size
-    exposure = 0.0
-    for j in range(m):
-        exposure += v[j]
+    exposure, rest = _sum_and_rest(v)
     objective = 0.0
     for r in range(weight.size):
         total = 0.0
@@ -319,30 +345,33 @@ def _prove(
     largest = 0.0
     violation = 0.0
     room = 0.0  # Σ |λ_k| s_k, where s_k is negative for a violated bound
-    unused = 0.0  # its positive part
+    unused = 0.0  # its positive part, without what hides in the bound's last bits
+    usable = 0.0  # its positive part
     blur = 0.0
     for k in range(K):
         above = np.inf
         below = np.inf
         if upper[k] < np.inf:
-            above = _room(upper[k], A[k], exposure, v, weight, ranking)
+            above = _room(upper[k], A[k], exposure, rest, v, weight, ranking)
         if lower[k] > -np.inf:
-            below = -_room(lower[k], A[k], exposure, v, weight, ranking)
+            below = -_room(lower[k], A[k], exposure, rest, v, weight, ranking)
         excess = -min(above, below)
         if excess > 0.0:
             centre = (upper[k] if above < below else lower[k]) / exposure
             allowed = feasibility_tol * K if infeasible else feasibility_tol
             feasible = feasible and _counts_as_none(excess / exposure, A[k], centre, allowed, m)
             largest = max(largest, excess)
-            violation += excess
+            violation += excess if excess > _ROUNDING * abs(centre) * exposure else 0.0
         if multiplier[k] != 0.0:
             spare = above if multiplier[k] > 0.0 else below
             admissible = admissible and spare < np.inf and abs(multiplier[k]) < np.inf
             if infeasible:
                 admissible = admissible and abs(multiplier[k]) <= 1.0 + 1e-9
+            bits = _ROUNDING * abs(upper[k] if multiplier[k] > 0.0 else lower[k])
             room += abs(multiplier[k]) * spare
-            unused += abs(multiplier[k]) * max(spare, 0.0)
-            blur += abs(multiplier[k]) * abs(upper[k] if multiplier[k] > 0.0 else lower[k])
+            usable += abs(multiplier[k]) * max(spare, 0.0)
+            unused += abs(multiplier[k]) * (spare if spare > bits else 0.0)
+            blur += abs(multiplier[k]) * bits
     out[2] = largest
     if infeasible:
         out[1] = -np.inf
@@ -357,7 +386,7 @@ def _prove(
         least = 0.0
         for j in range(m):
             least -= v[j] * best[j]
-        if least > _ROUNDING * blur and violation - least <= gap_tol * violation:
+        if least > blur and violation - least <= gap_tol * violation:
             return NEARLY_FEASIBLE if feasible else PROVEN
         return UNPROVEN
     shortfall = 0.0
@@ -369,8 +398,11 @@ def _prove(
     if not feasible:
         out[1] = objective + (shortfall + room)
         return UNPROVEN
-    out[1] = objective + (shortfall + unused)
-    return PROVEN if _counts_as_none((shortfall + unused) / exposure, u, out[3], gap_tol, m) else UNPROVEN
+    out[1] = objective + (shortfall + usable)
+    gap = (shortfall + unused) / exposure
+    if gap <= gap_tol * (out[3] - objective / exposure):
+        return PROVEN
+    return PROVEN if _counts_as_none(gap, u, out[3], gap_tol, m) else UNPROVEN
 
 
 @njit(
