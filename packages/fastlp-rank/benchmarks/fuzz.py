@@ -70,7 +70,7 @@ def exactly_proven(certificate: Certificate, instance: Instance, feasibility_tol
     loss = Fraction(cut) - objective / total
     allowed = (
         Fraction(1, 10**9) * max(Fraction(size_about(instance.scores, cut, m)), loss) * total
-        + 2 * _ROUNDING * abs(Fraction(cut)) * total
+        + 2 * _ROUNDING * max(abs(Fraction(cut)), abs(loss)) * total
     )
     gap = top + (moved if within else stated) - objective - hidden
     if certificate.status is Status.OPTIMAL:

@@ -1,4 +1,4 @@
-r"""Check a solution from the raw problem alone: no solver state, no solver code, plain NumPy.
+r"""Check a solution from the raw problem alone: no solver state, no solver code; floats, and fractions where they fail.
 
 A lottery (rankings π_r, weights α_r) and prices λ prove each other. The lottery gives a value that can be had,
 Σ_r α_r Σ_j v_j u_{π_r(j)}; the prices give a bound that nothing feasible exceeds,
@@ -15,13 +15,14 @@ max(m, 3)-th nearest one that differs from it: as far as it takes to fill the sl
 for a group. The size of the scores is the same about the m-th largest score, or the distance of the lottery's mean score
 below that one where this is more (items that are scored away, shown because the rows leave no choice). A violation is measured in size · V of its row, a gap in size · V of the scores. Both are unchanged when scores, or a row with its
 bounds, are multiplied by a positive number or shifted (bounds by V times as much), up to the last bits of the input:
-a violation, or unused room, below 16 · 2^-52 |b|, and a gap below as much of the m-th score times V, is within the
-rounding of the numbers stated and counts as none.
+a violation, or unused room, below 16 · 2^-52 |b|, and a gap below as much of the m-th score times V or of the
+objective's distance from that, is within the rounding of the numbers stated and counts as none.
 """
 
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,10 @@ __all__ = ["Certificate", "Verification", "size_about", "verify_arrays"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_ROUNDING = 16.0 * 2.0**-52
+ROUNDING = 16.0 * 2.0**-52
+"""What the last bits of a number stated may hide, relative to it."""
+_CANCELLED = 4.0 * 2.0**-52
+"""Rounding of a key, relative to its parts."""
 
 
 def size_about(values: Floats, centre: float, m: int) -> float:
@@ -45,7 +49,7 @@ def size_about(values: Floats, centre: float, m: int) -> float:
     nearest = float(values[np.argmin(np.abs(values - centre))])
     magnitude = max(abs(nearest), abs(centre))
     distance = np.abs(values - nearest)
-    distance = distance[distance > _ROUNDING * magnitude]
+    distance = distance[distance > ROUNDING * magnitude]
     if distance.size == 0:
         return magnitude
     place = min(max(m, 3), distance.size) - 1
@@ -155,80 +159,140 @@ def verify_arrays(
     tol: float = 1e-9,
     feasibility_tol: float = 1e-9,
 ) -> Verification:
-    """Verify a certificate against the arrays of a problem; see `Certificate.verify`."""
+    """Verify a certificate against the arrays of a problem; see `Certificate.verify`.
+
+    What floats do not confirm, or what prices so steep that their rounding could matter confirm, is evaluated in
+    rational arithmetic before it is refused or believed.
+    """
     n, m = scores.size, slot_weights.size
     rankings, weights = certificate.rankings, certificate.weights
     permutes = all(len(set(r)) == len(r) and min(r) >= 0 and max(r) < n for r in rankings.tolist())
-    mass = math.fsum(weights)
-    if rankings.shape != (weights.size, m) or not permutes or not 0.0 < mass < math.inf:
+    if rankings.shape != (weights.size, m) or not permutes or not 0.0 < math.fsum(weights) < math.inf:
         return Verification(certificate.status, False, math.nan, math.inf, math.inf, math.inf, 0.0, math.inf)
-    weight_error = max(abs(mass - 1.0), float(max(0.0, -weights.min(initial=0.0))))
-    exposure = np.zeros(n)  # expected exposure of every item
-    for ranking, weight in zip(rankings, weights / mass, strict=True):
-        exposure[ranking] += weight * slot_weights
-    objective = math.fsum(scores * exposure)
-    total = math.fsum(slot_weights)
+    found, steep = _evaluate(certificate, _Numbers(scores, rows, lower, upper, slot_weights), tol, feasibility_tol)
+    if found.holds and not steep:
+        return found
+    exact = _Numbers(scores, rows, lower, upper, slot_weights, exact=True)
+    return _evaluate(certificate, exact, tol, feasibility_tol)[0]
 
-    # how far every row is from either bound: positive inside, negative outside
-    above = np.array([_room(row, high, exposure, slot_weights) for row, high in zip(rows, upper.tolist(), strict=True)])
-    below = -np.array([_room(row, low, exposure, slot_weights) for row, low in zip(rows, lower.tolist(), strict=True)])
-    over = np.maximum(-np.minimum(above, below), 0.0)
-    violation = 0.0
-    for row, excess, bound in zip(rows, over.tolist(), np.where(above < below, upper, lower).tolist(), strict=True):
-        if excess > _ROUNDING * abs(bound):
-            violation = max(violation, excess / (size_about(row, bound / total, m) * total))
-    feasible = violation <= feasibility_tol
+
+class _Numbers:
+    """A problem as floats, or as the fractions that the floats are."""
+
+    def __init__(
+        self, scores: Floats, rows: Floats, lower: Floats, upper: Floats, slot_weights: Floats, exact: bool = False
+    ) -> None:
+        self.exact = exact
+        self.floats = scores, rows, slot_weights
+        self.lower, self.upper = lower.tolist(), upper.tolist()
+        self.u, self.A, self.v = self.own(scores), self.own(rows), self.own(slot_weights)
+        self.total = self.sum(self.v)
+
+    def own(self, array: Floats) -> NDArray[Any]:
+        """Floats or fractions."""
+        if not self.exact:
+            return array
+        fractions = np.empty(array.size, dtype=object)
+        fractions[:] = [Fraction(x) for x in array.ravel().tolist()]
+        return fractions.reshape(array.shape)
+
+    def sum(self, terms: NDArray[Any]) -> Any:
+        """Without cancellation error."""
+        return sum(terms.tolist(), start=Fraction(0)) if self.exact else math.fsum(terms)
+
+    def centre(self, bound: float) -> Any:
+        """A bound per unit of exposure."""
+        return Fraction(bound) / self.total if self.exact else bound / self.total
+
+    def room(self, k: int, bound: float, exposure: NDArray[Any]) -> Any:
+        """bound - Σ_i a_ki e_i, taken about the bound per unit of exposure; infinite without a bound."""
+        if not math.isfinite(bound):
+            return bound
+        centre = self.centre(bound)
+        room = self.sum((centre - self.A[k]) * exposure)
+        if not self.exact:
+            room += float(Fraction(bound) - Fraction(centre) * sum(map(Fraction, self.v.tolist())))
+        return room
+
+    def size(self, k: int, bound: float) -> float:
+        """Size of row k about a bound."""
+        _, rows, slot_weights = self.floats
+        return size_about(rows[k], bound / math.fsum(slot_weights), slot_weights.size)
+
+    def top(self, key: NDArray[Any]) -> Any:
+        """Σ_j v_j key_(j)."""
+        return self.sum(self.v * np.sort(key)[::-1][: self.v.size])
+
+
+def _evaluate(
+    certificate: Certificate, numbers: _Numbers, tol: float, feasibility_tol: float
+) -> tuple[Verification, bool]:
+    """Verification, and whether rounding of the prices' terms could have decided it."""
+    scores, _, slot_weights = numbers.floats
+    weights = numbers.own(certificate.weights)
+    mass = numbers.sum(weights)
+    weight_error = max(abs(float(mass) - 1.0), float(max(0.0, -certificate.weights.min())))
+    exposure = numbers.own(np.zeros(scores.size))  # expected exposure of every item
+    for ranking, weight in zip(certificate.rankings, weights / mass, strict=True):
+        exposure[ranking] += weight * numbers.v
+    objective = float(numbers.sum(numbers.u * exposure))
+
     infeasible = certificate.status is Status.INFEASIBLE
-    multiplier = certificate.ray if infeasible else certificate.prices
-    spare = np.where(multiplier > 0.0, above, np.where(multiplier < 0.0, below, 0.0))
-    admissible = bool(np.isfinite(multiplier).all() and np.isfinite(spare).all())
+    multipliers = (certificate.ray if infeasible else certificate.prices).tolist()
+    admissible = all(math.isfinite(x) for x in multipliers)
+    violation, violated, room, unused, rounding, steepness = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    unmet = 0.0  # unused room beyond the last bits of the bounds
+    cut = float(np.partition(scores, scores.size - slot_weights.size)[scores.size - slot_weights.size])
+    key = numbers.own(np.zeros(scores.size)) if infeasible else numbers.u - numbers.own(np.array([cut]))[0]
+    for k, price in enumerate(multipliers):
+        low, high = numbers.lower[k], numbers.upper[k]
+        above, below = numbers.room(k, high, exposure), -numbers.room(k, low, exposure)
+        excess, bound = max((-above, high), (-below, low))
+        if excess > ROUNDING * abs(bound):
+            violation = max(violation, float(excess) / (numbers.size(k, bound) * float(numbers.total)))
+            violated += excess
+        if price == 0.0 or not admissible:
+            continue
+        spare, bound = (above, high) if price > 0.0 else (below, low)
+        if not math.isfinite(bound):
+            admissible = False
+            continue
+        steep = Fraction(abs(price)) if numbers.exact else abs(price)
+        key = key - (steep if price > 0.0 else -steep) * (numbers.A[k] - numbers.centre(bound))
+        room += steep * spare
+        unused += steep * max(spare, 0)
+        unmet += steep * (spare if spare > ROUNDING * abs(bound) else 0)
+        rounding += abs(price) * ROUNDING * abs(bound)
+        steepness += abs(price) * numbers.size(k, bound)
+    feasible = violation <= feasibility_tol
 
     if infeasible:
-        least = rounding = 0.0
-        if admissible and np.abs(multiplier).max(initial=0.0) <= 1.0 + 1e-9:
-            key = _keys(np.zeros(n), 0.0, rows, lower, upper, total, multiplier)
-            least = -math.fsum(slot_weights * np.sort(key)[::-1][:m])
-            priced = np.where(multiplier > 0.0, upper, np.where(multiplier < 0.0, lower, 0.0))
-            rounding = _ROUNDING * math.fsum(np.abs(multiplier * priced))
-        proven = least > rounding
-        violated = math.fsum(over[over > _ROUNDING * np.abs(np.where(above < below, upper, lower))])
-        gap = (violated - least) / violated if violated > 0.0 else math.inf
+        boxed = admissible and all(abs(x) <= 1.0 + 1e-9 for x in multipliers)
+        least = -numbers.top(key) if boxed else 0.0
+        blur = 0.0 if numbers.exact else rounding + _CANCELLED * steepness * float(numbers.total)
+        proven = least > blur
+        gap = float(violated - least) / float(violated) if violated > 0 else math.inf
+        holds = proven and float(violated - least) <= tol * float(violated) + rounding and weight_error <= tol
         bound = -math.inf if proven else math.inf
-        holds = proven and gap <= tol and weight_error <= tol
-        return Verification(certificate.status, holds, objective, bound, gap, violation, max(least, 0.0), weight_error)
+        least = max(float(least), 0.0)
+        return Verification(certificate.status, holds, objective, bound, gap, violation, least, weight_error), False
 
-    cut = float(np.partition(scores, n - m)[n - m])
-    mean = math.fsum((scores - cut) * exposure) / total
-    unit = max(size_about(scores, cut, m), -mean) * total
-    missed = unmet = math.inf
+    mean = float(numbers.sum((numbers.u - numbers.own(np.array([cut]))[0]) * exposure)) / float(numbers.total)
+    unit = max(size_about(scores, cut, slot_weights.size), -mean) * float(numbers.total)
+    missed, allowed = math.inf, math.inf
     if admissible:
-        key = _keys(scores, cut, rows, lower, upper, total, multiplier)
-        missed = math.fsum([*(slot_weights * np.sort(key)[::-1][:m]).tolist(), *(-key * exposure).tolist()])
-        priced = np.where(multiplier > 0.0, upper, np.where(multiplier < 0.0, lower, 0.0))
-        unmet = missed + math.fsum(np.abs(multiplier) * np.where(spare > _ROUNDING * np.abs(priced), spare, 0.0))
-        missed += math.fsum(np.abs(multiplier) * (np.maximum(spare, 0.0) if feasible else spare))
+        if numbers.exact:
+            shortfall = numbers.top(key) - numbers.sum(key * exposure)
+        else:
+            best = slot_weights * np.sort(key)[::-1][: slot_weights.size]
+            shortfall = math.fsum([*best.tolist(), *(-key * exposure).tolist()])
+        missed = float(shortfall + (unused if feasible else room))
+        unmet = float(shortfall + unmet)
+        allowed = max(tol * unit, ROUNDING * max(abs(cut), abs(mean)) * float(numbers.total))
     gap = missed / unit if unit > 0.0 else missed
     holds = weight_error <= tol
     if certificate.status is Status.OPTIMAL:
-        holds = holds and feasible and unmet <= max(tol * unit, _ROUNDING * abs(cut) * total)
-    return Verification(certificate.status, holds, objective, objective + missed, gap, violation, 0.0, weight_error)
-
-
-def _room(row: Floats, bound: float, exposure: Floats, slot_weights: Floats) -> float:
-    """bound - Σ_i a_i e_i, taken about the bound per unit of exposure."""
-    if not math.isfinite(bound):
-        return bound
-    centre = bound / math.fsum(slot_weights)
-    rest = Fraction(bound) - Fraction(centre) * sum(map(Fraction, slot_weights.tolist()))
-    return math.fsum([*((centre - row) * exposure).tolist(), float(rest)])
-
-
-def _keys(
-    u: Floats, cut: float, rows: Floats, lower: Floats, upper: Floats, total: float, multiplier: Floats
-) -> Floats:
-    """key_i up to a constant, all differences taken before anything is multiplied."""
-    key = u - cut
-    for row, low, high, price in zip(rows, lower.tolist(), upper.tolist(), multiplier.tolist(), strict=True):
-        if price != 0.0:
-            key = key - price * (row - (high if price > 0.0 else low) / total)
-    return key
+        holds = holds and admissible and feasible and unmet <= allowed
+    steep = _CANCELLED * steepness > 0.1 * tol * unit / float(numbers.total)
+    found = Verification(certificate.status, holds, objective, objective + missed, gap, violation, 0.0, weight_error)
+    return found, steep and not numbers.exact

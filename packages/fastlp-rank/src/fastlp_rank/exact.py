@@ -162,7 +162,7 @@ class _Master:
                 d = [-row[-1 - entering] for row in inverse]
             else:
                 d = [sum((r * c for r, c in zip(row, column, strict=True) if c), start=zero) for row in inverse]
-            step, leaving, to_upper = self._ratio(basis, x, outside, d, direction, entering)
+            step, leaving, to_upper = self._ratio(basis, at_upper, x, outside, d, direction, entering)
             idle = idle + 1 if step == 0 else 0
             x = [value - step * direction * di for value, di in zip(x, d, strict=True)]
             if leaving is None:  # an activity goes from one of its bounds to the other
@@ -200,17 +200,18 @@ class _Master:
     ) -> tuple[int | None, int]:
         """Return the known column of largest reduced cost (by Bland: the first), and its direction."""
         best, chosen, direction = Fraction(0), None, 1
-        for variable, upper in at_upper.items():
+        for variable, upper in sorted(at_upper.items()):
             k = -1 - variable
-            gain = -y[k] if upper else y[k]
-            if self.low[k] != self.high[k] and gain > best:
-                best, chosen, direction = gain, variable, -1 if upper else 1
-        if bland and chosen is not None:
-            chosen = max(
-                w for w, up in at_upper.items() if self.low[-1 - w] != self.high[-1 - w] and (y[-1 - w] < 0) == up
-                and y[-1 - w] != 0
-            )  # fmt: skip
-            return chosen, -1 if at_upper[chosen] else 1
+            fixed = self.low[k] == self.high[k]
+            moves = [] if fixed else [(-y[k], -1) if upper else (y[k], 1)]
+            if not feasible:  # leave the bound outward, where a unit costs less than it saves elsewhere
+                moves += [(y[k] - self.penalty[k], 1)] if upper or fixed else []
+                moves += [(-y[k] - self.penalty[k], -1)] if fixed or not upper else []
+            for gain, way in moves:
+                if gain > best:
+                    best, chosen, direction = gain, variable, way
+            if bland and chosen is not None:
+                return chosen, direction
         inside = set(basis)
         for p, column in enumerate(self.columns):
             if p in inside:
@@ -227,7 +228,14 @@ class _Master:
         return chosen, direction
 
     def _ratio(
-        self, basis: list[int], x: list[Fraction], outside: list[int], d: list[Fraction], direction: int, entering: int
+        self,
+        basis: list[int],
+        at_upper: dict[int, bool],
+        x: list[Fraction],
+        outside: list[int],
+        d: list[Fraction],
+        direction: int,
+        entering: int,
     ) -> tuple[Fraction, int | None, bool]:
         """Return the step, the position that leaves (None: the entering one meets its other bound), and the bound."""
         step: Fraction | None = None
@@ -235,7 +243,7 @@ class _Master:
         to_upper = False
         if entering < 0:
             low, high = self.low[-1 - entering], self.high[-1 - entering]
-            if low is not None and high is not None:
+            if low is not None and high is not None and (direction < 0) == at_upper[entering] and low != high:
                 step = Fraction(high - low)
         for i, variable in enumerate(basis):
             rate = -direction * d[i]

@@ -36,6 +36,7 @@ _SCORES_AND_BOX, _PHASE_1, _HARD = 0, 1, 2
 _TINY = 1e-12  # a scaled reduced cost, step or violation below this is rounding
 PROVEN_GAP = 1e-9  # a gap below this fraction of the scores' size is none
 _ROUNDING = 16.0 * 2.0**-52  # what the last bits of a bound or score may hide, relative to it
+_CANCELLED = 4.0 * 2.0**-52  # rounding of a key, relative to its parts
 _FEWEST = 3  # other items that define a size, at least
 
 
@@ -289,15 +290,23 @@ def _remainder(bound, centre, exposure, rest):
 
 @njit(cache=True, nogil=True)
 def _room(bound, row, exposure, rest, v, weight, ranking):
-    """Return bound - Σ_i a_i e_i, taken item by item about the bound per unit of exposure: an offset costs no digits."""
+    """Return bound - Σ_i a_i e_i, taken item by item about the bound per unit of exposure, and the sum of its parts.
+
+    So an offset costs no digits; the parts' absolute values tell how many cancelled.
+    """
     centre = bound / exposure
     room = 0.0
+    parts = 0.0
     for r in range(weight.size):
         total = 0.0
+        absolute = 0.0
         for j in range(v.size):
-            total += v[j] * (centre - row[ranking[r, j]])
+            part = v[j] * (centre - row[ranking[r, j]])
+            total += part
+            absolute += abs(part)
         room += weight[r] * total
-    return room + _remainder(bound, centre, exposure, rest)
+        parts += weight[r] * absolute
+    return room + _remainder(bound, centre, exposure, rest), parts
 
 
 @njit(cache=True, nogil=True)
@@ -348,13 +357,17 @@ def _prove(
     unused = 0.0  # its positive part, without what hides in the bound's last bits
     usable = 0.0  # its positive part
     blur = 0.0
+    error = 0.0  # what rounding may have done to the keys of the items shown
     for k in range(K):
         above = np.inf
         below = np.inf
+        parts_above = 0.0
+        parts_below = 0.0
         if upper[k] < np.inf:
-            above = _room(upper[k], A[k], exposure, rest, v, weight, ranking)
+            above, parts_above = _room(upper[k], A[k], exposure, rest, v, weight, ranking)
         if lower[k] > -np.inf:
-            below = -_room(lower[k], A[k], exposure, rest, v, weight, ranking)
+            below, parts_below = _room(lower[k], A[k], exposure, rest, v, weight, ranking)
+            below = -below
         excess = -min(above, below)
         if excess > 0.0:
             centre = (upper[k] if above < below else lower[k]) / exposure
@@ -372,6 +385,7 @@ def _prove(
             usable += abs(multiplier[k]) * max(spare, 0.0)
             unused += abs(multiplier[k]) * (spare if spare > bits else 0.0)
             blur += abs(multiplier[k]) * bits
+            error += abs(multiplier[k]) * (parts_above if multiplier[k] > 0.0 else parts_below) * _CANCELLED
     out[2] = largest
     if infeasible:
         out[1] = -np.inf
@@ -386,7 +400,7 @@ def _prove(
         least = 0.0
         for j in range(m):
             least -= v[j] * best[j]
-        if least > blur and violation - least <= gap_tol * violation:
+        if least > blur + error and violation - least <= gap_tol * violation + blur:
             return NEARLY_FEASIBLE if feasible else PROVEN
         return UNPROVEN
     shortfall = 0.0
@@ -399,8 +413,9 @@ def _prove(
         out[1] = objective + (shortfall + room)
         return UNPROVEN
     out[1] = objective + (shortfall + usable)
-    gap = (shortfall + unused) / exposure
-    if gap <= gap_tol * (out[3] - objective / exposure):
+    gap = (shortfall + unused + error) / exposure
+    mean = objective / exposure - out[3]
+    if gap <= max(-gap_tol * mean, _ROUNDING * abs(mean)):
         return PROVEN
     return PROVEN if _counts_as_none(gap, u, out[3], gap_tol, m) else UNPROVEN
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlp_rank import kernels
-from fastlp_rank.certificate import Certificate
+from fastlp_rank.certificate import Certificate, verify_arrays
 from fastlp_rank.errors import InvalidProblemError
 from fastlp_rank.lottery import Lottery
 from fastlp_rank.problem import RankingProblem, real_array
@@ -273,7 +273,26 @@ def _untidy(arrays: Arrays, workspace: Workspace, max_pricings: int, tol: float,
             gap_tol,
             feasibility_tol,
         )
-        return verdict
+        return verdict if verdict != kernels.UNPROVEN else last_word(answer)
+
+    def last_word(answer: Answer) -> int:
+        """Ask the verifier, which can tell steep prices from false ones."""
+        certificate = workspace.certificate(Status.INFEASIBLE if answer.infeasible else Status.OPTIMAL)
+        found = verify_arrays(
+            certificate,
+            arrays.u,
+            arrays.A,
+            arrays.lower,
+            arrays.upper,
+            arrays.v,
+            tol=gap_tol,
+            feasibility_tol=feasibility_tol,
+        )
+        workspace._floats[1] = -np.inf if answer.infeasible else found.bound
+        if not found.holds:
+            return kernels.UNPROVEN
+        nearly = answer.infeasible and found.violation <= feasibility_tol * max(1, workspace.K)
+        return kernels.NEARLY_FEASIBLE if nearly else kernels.PROVEN
 
     tried = workspace._answer() if workspace.pricings > 0 else None
     return answer_untidy(arrays, Limits(max_pricings, feasibility_tol), kernel, judge, tried)

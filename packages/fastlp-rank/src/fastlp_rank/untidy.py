@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlp_rank import kernels
-from fastlp_rank.certificate import size_about
+from fastlp_rank.certificate import ROUNDING, size_about
 from fastlp_rank.exact import solve_exactly
 from fastlp_rank.status import Status
 
@@ -163,7 +163,7 @@ class _Scaled:
             centre = bound / total
             with np.errstate(over="ignore"):
                 self.rows[k] = np.clip((A[k] - centre) / size, -_CEILING, _CEILING)
-            self.margin[k] = 0.5 * limits.feasibility_tol * total
+            self.margin[k] = 0.5 * max(limits.feasibility_tol * total, ROUNDING * abs(bound) / size)
             self.lower[k] = self._moved(float(arrays.lower[k]), centre, size)
             self.upper[k] = self._moved(float(arrays.upper[k]), centre, size)
 
