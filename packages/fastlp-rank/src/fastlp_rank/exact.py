@@ -5,8 +5,8 @@ r"""Column generation in rational arithmetic: what answers where rounding stops 
 
 Floats are whole multiples of a power of two, so scores, rows, bounds and slot weights become integers without loss. A
 basis of K + 1 columns (rankings p, activities r_k) is kept with its inverse as fractions; phase 1 minimises the
-violations first. Bland's rule takes over while steps have no length, which makes the method finite. Hundreds of times
-slower than the kernel, and never wrong.
+violations first; Bland's rule takes over while steps have no length. Hundreds of times slower than the kernel; it gives
+up rather than being wrong.
 """
 
 from dataclasses import dataclass, field
@@ -25,6 +25,8 @@ Floats = NDArray[np.float64]
 
 _LONGEST = 2_000_000
 """Multiplications before giving up: some seconds."""
+_IDLE = 40
+"""Steps without length, per row of the basis, before giving up."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,6 @@ class _Master:
             self.low.append(whole[0])
             self.high.append(whole[1])
             self.penalty.append(Fraction(unit) / 2 ** (shift + extra + slot_shift))
-        # phase 1 counts its violations in units of the finest row: prices of row k are then costs times 2**(shifts)
         self.K = len(self.rows)
         self.work = 0
 
@@ -136,20 +137,25 @@ class _Master:
         inverse.append([zero] * K + [one])
         x = [Fraction(a) for a in self.columns[start]] + [one]
         idle = 0
+        gone: dict[int, int] = {}
         while True:
             outside = [self._outside(b, value) for b, value in zip(basis, x, strict=True)]
             feasible = not any(outside)
+            # an activity that has left its bound outward counts as outside even before it has moved
+            gone = {} if feasible else gone
+            outside = [side or gone.get(b, 0) for b, side in zip(basis, outside, strict=True)]
             cost = [
                 (Fraction(self.values[b]) if feasible else zero) if b >= 0 else side * -self._cost(b)
                 for b, side in zip(basis, outside, strict=True)
             ]
             y = [sum((c * row[j] for c, row in zip(cost, inverse, strict=True) if c), start=zero) for j in range(K + 1)]
             self.work += 2 * (K + 1) ** 2
+            if self.work > _LONGEST or idle > _IDLE * (K + 1):
+                return self._vertex(Status.NUMERICAL, basis, x, y, feasible, pricings)
             entering, direction = self._enter(basis, at_upper, y, feasible, bland=idle > 2 * K + 10)
             if entering is None:
-                if pricings >= max_pricings or self.work > _LONGEST:
-                    status = Status.LIMIT if pricings >= max_pricings else Status.NUMERICAL
-                    return self._vertex(status, basis, x, y, feasible, pricings)
+                if pricings >= max_pricings:
+                    return self._vertex(Status.LIMIT, basis, x, y, feasible, pricings)
                 ranking = self.best_ranking(y[:K], feasible)
                 pricings += 1
                 if ranking in self.seen:
@@ -171,6 +177,9 @@ class _Master:
             if entering >= 0:
                 x[leaving] = step
             else:
+                fixed = self.low[-1 - entering] == self.high[-1 - entering]
+                if fixed or (direction > 0) == at_upper[entering]:
+                    gone[entering] = direction
                 bound = self.high[-1 - entering] if at_upper.pop(entering) else self.low[-1 - entering]
                 assert bound is not None
                 x[leaving] = bound + step * direction
@@ -178,6 +187,7 @@ class _Master:
             basis[leaving] = entering
             if left < 0:
                 at_upper[left] = to_upper
+                gone.pop(left, None)
             pivot = [value / d[leaving] for value in inverse[leaving]]
             inverse = [
                 pivot if i == leaving else [a - d[i] * p if p and d[i] else a for a, p in zip(row, pivot, strict=True)]
