@@ -72,6 +72,15 @@ def exactly_proven(certificate: Certificate, instance: Instance, feasibility_tol
         Fraction(1, 10**9) * max(Fraction(size_about(instance.scores, cut, m)), loss) * total
         + 2 * _ROUNDING * max(abs(Fraction(cut)), abs(loss)) * total
     )
+    steep = sum(
+        abs(price) * Fraction(size_about(raw, (high if price > 0 else low) / float(total), m))
+        for raw, price, low, high in zip(
+            instance.rows, multipliers, instance.lower.tolist(), instance.upper.tolist(), strict=True
+        )
+        if price
+    )
+    size = max(Fraction(size_about(instance.scores, cut, m)), loss)
+    allowed = max(allowed, min(steep * total / 2**52, Fraction(1, 10**7) * size * total))
     gap = top + (moved if within else stated) - objective - hidden
     if certificate.status is Status.OPTIMAL:
         ok = ok and within and gap <= allowed * Fraction(1000001, 1000000)

@@ -70,7 +70,10 @@ def test_infeasible_exits_3_with_json(tmp_path: Path, capsys: pytest.CaptureFixt
         ({"constraints": [{"type": "group_exposure", "groups": "genre", "group": "x", "max_share": "1"}]}, "no number"),
         ({"constraints": [{"type": "group_exposure", "groups": "genre", "group": "x", "max_share": [1]}]}, "no number"),
         ({"constraints": [{"type": "group_exposure", "groups": [["x"], "y", "y", "y"], "group": "x"}]}, "min_share"),
-        ({"constraints": [{"type": "group_exposure", "groups": [["x"], 1, 2, 3], "min_share": 0.1}]}, "neither True nor False"),
+        (
+            {"constraints": [{"type": "group_exposure", "groups": [["x"], 1, 2, 3], "min_share": 0.1}]},
+            "neither True nor False",
+        ),
         ({"constraints": [{"type": "linear_exposure", "values": [1, 2, 3, 4], "upper": "x"}]}, "upper = 'x'"),
         ({"constraints": [{"type": "linear_exposure", "values": [1, 2, 3, 4], "upper": 1, "name": ["q"]}]}, "no text"),
     ],

@@ -58,7 +58,9 @@ def test_rational_arithmetic_agrees_with_highs() -> None:
     for seed in range(200):
         instance = awkward(seed)
         # bounds that rounding alone makes contradictory are for the kernel's tolerance
-        wide = Instance(instance.scores, instance.rows, instance.lower - 1e-9, instance.upper + 1e-9, *arrays(instance)[4:])
+        wide = Instance(
+            instance.scores, instance.rows, instance.lower - 1e-9, instance.upper + 1e-9, *arrays(instance)[4:]
+        )
         vertex = solve_exactly(*arrays(wide), np.ones(len(wide.rows)), [], 5000)
         expected, value = optimum(*arrays(wide))
         assert vertex.status.name == expected, seed
@@ -134,7 +136,9 @@ def test_verdicts_do_not_depend_on_units(seed: int, score_power: int, row_power:
         certificate.prices[:] += 1e-7 * np.abs(one.scores).max()
     a, b = 2.0**score_power, 2.0**row_power
     other = (one.scores * a, one.rows * b, one.lower * b, one.upper * b, one.slot_weights)
-    scaled = Certificate(status, certificate.rankings, certificate.weights, certificate.prices * (a / b), certificate.ray)
+    scaled = Certificate(
+        status, certificate.rankings, certificate.weights, certificate.prices * (a / b), certificate.ray
+    )
     first, second = verify_arrays(certificate, *arrays(one)), verify_arrays(scaled, *other)
     assert first.holds == second.holds
     assert first.violation == pytest.approx(second.violation, rel=1e-9, abs=1e-15)

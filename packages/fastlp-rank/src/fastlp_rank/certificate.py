@@ -1,4 +1,4 @@
-r"""Check a solution from the raw problem alone: no solver state, no solver code; floats, and fractions where they fail.
+r"""Check a solution from the raw problem alone: no solver code; floats, and fractions where floats do not do.
 
 A lottery (rankings π_r, weights α_r) and prices λ prove each other. The lottery gives a value that can be had,
 Σ_r α_r Σ_j v_j u_{π_r(j)}; the prices give a bound that nothing feasible exceeds,
@@ -11,12 +11,14 @@ its size is a lower bound of the total violation Σ_k of every lottery.
 
 Nothing here has a unit. As Σ_i e_i = V = Σ_j v_j for the exposures of every lottery, a bound b of a row a says that
 a's mean is at most, or at least, b / V. The **size** of the row is the distance from the entry nearest to b / V to the
-max(m, 3)-th nearest one that differs from it: as far as it takes to fill the slots, whatever a few entries of 1e9 do; 1
-for a group. The size of the scores is the same about the m-th largest score, or the distance of the lottery's mean score
-below that one where this is more (items that are scored away, shown because the rows leave no choice). A violation is measured in size · V of its row, a gap in size · V of the scores. Both are unchanged when scores, or a row with its
+max(m, 3)-th nearest one that differs from it: as far as it takes to fill the slots, whatever a few entries of 1e9 do;
+1 for a group. The size of the scores is the same about the m-th largest score, or the distance of the lottery's mean
+score below that one where this is more (items that are scored away, shown because the rows leave no choice). A
+violation is measured in size · V of its row, a gap in size · V of the scores. Both are unchanged when scores, or a row with its
 bounds, are multiplied by a positive number or shifted (bounds by V times as much), up to the last bits of the input:
-a violation, or unused room, below 16 · 2^-52 |b|, and a gap below as much of the m-th score times V or of the
-objective's distance from that, is within the rounding of the numbers stated and counts as none.
+within the rounding of the numbers stated, and none, is a violation, or unused room, below 16 · 2^-52 |b|; a gap below as
+much of the m-th score times V or of the objective's distance from that; and a gap, up to 1e-7, that the last bits of
+steep prices make up, 2^-52 Σ_k |λ_k| size_k V.
 """
 
 import math
@@ -39,12 +41,14 @@ ROUNDING = 16.0 * 2.0**-52
 """What the last bits of a number stated may hide, relative to it."""
 _CANCELLED = 4.0 * 2.0**-52
 """Rounding of a key, relative to its parts."""
+_STEEPEST = 1e-7
+"""Largest gap that the last bits of the prices excuse."""
 
 
 def size_about(values: Floats, centre: float, m: int) -> float:
     """Distance of the max(m, 3)-th nearest other value from the value nearest to the centre.
 
-    Of the farthest where there are fewer; where all values are equal to rounding, the value's or centre's own magnitude.
+    Of the farthest where there are fewer; where all are equal to rounding, the value's or centre's own magnitude.
     """
     nearest = float(values[np.argmin(np.abs(values - centre))])
     magnitude = max(abs(nearest), abs(centre))
@@ -205,7 +209,7 @@ class _Numbers:
         return Fraction(bound) / self.total if self.exact else bound / self.total
 
     def room(self, k: int, bound: float, exposure: NDArray[Any]) -> Any:
-        """bound - Σ_i a_ki e_i, taken about the bound per unit of exposure; infinite without a bound."""
+        """Subtract Σ_i a_ki e_i from a bound, taken about the bound per unit of exposure; infinite without a bound."""
         if not math.isfinite(bound):
             return bound
         centre = self.centre(bound)
@@ -288,7 +292,9 @@ def _evaluate(
             shortfall = math.fsum([*best.tolist(), *(-key * exposure).tolist()])
         missed = float(shortfall + (unused if feasible else room))
         unmet = float(shortfall + unmet)
-        allowed = max(tol * unit, ROUNDING * max(abs(cut), abs(mean)) * float(numbers.total))
+        total = float(numbers.total)
+        last_bits = min(2.0**-52 * steepness * total, _STEEPEST * unit)
+        allowed = max(tol * unit, ROUNDING * max(abs(cut), abs(mean)) * total, last_bits)
     gap = missed / unit if unit > 0.0 else missed
     holds = weight_error <= tol
     if certificate.status is Status.OPTIMAL:

@@ -275,7 +275,7 @@ def _sum_and_rest(v):
 
 @njit(cache=True, nogil=True)
 def _remainder(bound, centre, exposure, rest):
-    """bound - centre · (exposure + rest), where centre · exposure nearly equals bound (Dekker's two-product)."""
+    """Subtract centre · (exposure + rest) from a bound that nearly equals it (Dekker's two-product)."""
     product = centre * exposure
     split = 134217729.0 * centre
     high = split - (split - centre)
@@ -290,9 +290,9 @@ def _remainder(bound, centre, exposure, rest):
 
 @njit(cache=True, nogil=True)
 def _room(bound, row, exposure, rest, v, weight, ranking):
-    """Return bound - Σ_i a_i e_i, taken item by item about the bound per unit of exposure, and the sum of its parts.
+    """Subtract Σ_i a_i e_i from a bound, item by item about the bound per unit of exposure.
 
-    So an offset costs no digits; the parts' absolute values tell how many cancelled.
+    So an offset costs no digits. Also return the sum of the parts' sizes, which tells how many digits cancelled.
     """
     centre = bound / exposure
     room = 0.0

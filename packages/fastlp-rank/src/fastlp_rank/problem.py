@@ -442,8 +442,8 @@ class RankingProblem:
         blocked = None if self.blocked is None else _mask(self.blocked, n, "blocked")
         if blocked is not None and n - int(blocked.sum()) < m:
             raise InvalidProblemError(
-                f"blocked: {n - int(blocked.sum())} of {n} candidates remain for {m} slots; every slot is filled, so block "
-                "fewer or give fewer slots"
+                f"blocked: {n - int(blocked.sum())} of {n} candidates remain for {m} slots; every slot is filled, so "
+                "block fewer or give fewer slots"
             )
         feasibility_tol = _number(self.feasibility_tol, "feasibility_tol", "the problem")
         if not 0.0 <= feasibility_tol < 1.0:

@@ -530,8 +530,8 @@ def _refuse(
         name, array = ("scores", scores) if code == kernels.TOO_LARGE_SCORES else ("rows", rows)
         where = np.unravel_index(int(np.argmax(np.abs(array))), array.shape)
         raise InvalidProblemError(
-            f"{name}[{', '.join(str(int(i)) for i in where)}] = {array[where]} times the slot weights overflows; divide "
-            f"the {name} by a common factor"
+            f"{name}[{', '.join(str(int(i)) for i in where)}] = {array[where]} times the slot weights overflows; "
+            f"divide the {name} by a common factor"
         )
     raise InvalidProblemError(
         f"shapes scores {scores.shape}, rows {rows.shape}, lower {lower.shape}, upper {upper.shape}, slot_weights "
