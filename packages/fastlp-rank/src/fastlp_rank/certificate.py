@@ -10,15 +10,15 @@ Gap zero means optimal. For contradicting bounds the same expression with u = 0 
 its size is a lower bound of the total violation Σ_k of every lottery.
 
 Nothing here has a unit. As Σ_i e_i = V = Σ_j v_j for the exposures of every lottery, a bound b of a row a says that
-a's mean is at most, or at least, b / V. The **size** of the row is the distance from the entry nearest to b / V to the
-max(m, 3)-th nearest one that differs from it: as far as it takes to fill the slots, whatever a few entries of 1e9 do;
-1 for a group. The size of the scores is the same about the m-th largest score, or the distance of the lottery's mean
-score below that one where this is more (items that are scored away, shown because the rows leave no choice). A
-violation is measured in size · V of its row, a gap in size · V of the scores. Both are unchanged when scores, or a row with its
-bounds, are multiplied by a positive number or shifted (bounds by V times as much), up to the last bits of the input:
-within the rounding of the numbers stated, and none, is a violation, or unused room, below 16 · 2^-52 |b|; a gap below as
-much of the m-th score times V or of the objective's distance from that; and a gap, up to 1e-7, that the last bits of
-steep prices make up, 2^-52 Σ_k |λ_k| size_k V.
+a's mean is at most, or at least, b / V. The **size** of the row is the distance from the entry nearest to b / V to
+the max(m, 3)-th nearest one that differs from it: as far as it takes to fill the slots, whatever a few entries of 1e9
+do; 1 for a group. The size of the scores is the same about the m-th largest score, or the distance of the lottery's
+mean score below that one where this is more (items that are scored away, shown because the rows leave no choice). A
+violation is measured in size · V of its row, a gap in size · V of the scores. Both are unchanged when scores, or a
+row with its bounds, are multiplied by a positive number or shifted (bounds by V times as much), up to the last bits
+of the input: within the rounding of the numbers stated, and none, is a violation, or unused room, below 16 · 2^-52
+|b|; a gap below as much of the m-th score times V or of the objective's distance from that; and a gap, up to 1e-7,
+that the last bits of steep prices make up, 2^-52 Σ_k |λ_k| size_k V.
 """
 
 import math
@@ -248,6 +248,7 @@ def _evaluate(
     unmet = 0.0  # unused room beyond the last bits of the bounds
     cut = float(np.partition(scores, scores.size - slot_weights.size)[scores.size - slot_weights.size])
     key = numbers.own(np.zeros(scores.size)) if infeasible else numbers.u - numbers.own(np.array([cut]))[0]
+    parts = np.zeros(scores.size)  # of every key: far larger than the key where much cancels
     for k, price in enumerate(multipliers):
         low, high = numbers.lower[k], numbers.upper[k]
         above, below = numbers.room(k, high, exposure), -numbers.room(k, low, exposure)
@@ -263,6 +264,8 @@ def _evaluate(
             continue
         steep = Fraction(abs(price)) if numbers.exact else abs(price)
         key = key - (steep if price > 0.0 else -steep) * (numbers.A[k] - numbers.centre(bound))
+        if not numbers.exact:
+            parts += abs(price) * np.abs(numbers.A[k] - numbers.centre(bound))
         room += steep * spare
         unused += steep * max(spare, 0)
         unmet += steep * (spare if spare > ROUNDING * abs(bound) else 0)
@@ -299,6 +302,9 @@ def _evaluate(
     holds = weight_error <= tol
     if certificate.status is Status.OPTIMAL:
         holds = holds and admissible and feasible and unmet <= allowed
-    steep = _CANCELLED * steepness > 0.1 * tol * unit / float(numbers.total)
     found = Verification(certificate.status, holds, objective, objective + missed, gap, violation, 0.0, weight_error)
-    return found, steep and not numbers.exact
+    if numbers.exact:
+        return found, False
+    blur = _CANCELLED * parts
+    within_reach = key + blur >= np.sort(key - blur)[-slot_weights.size]
+    return found, float(blur[within_reach].max()) > 0.1 * tol * unit / float(numbers.total)

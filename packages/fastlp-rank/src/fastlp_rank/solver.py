@@ -273,10 +273,10 @@ def _untidy(arrays: Arrays, workspace: Workspace, max_pricings: int, tol: float,
             gap_tol,
             feasibility_tol,
         )
-        return verdict if verdict != kernels.UNPROVEN else last_word(answer)
+        return verdict if verdict == kernels.NEARLY_FEASIBLE else last_word(answer)
 
     def last_word(answer: Answer) -> int:
-        """Ask the verifier, which can tell steep prices from false ones."""
+        """Ask the verifier, which turns to fractions where prices or entries are too steep for floats."""
         certificate = workspace.certificate(Status.INFEASIBLE if answer.infeasible else Status.OPTIMAL)
         found = verify_arrays(
             certificate,
