@@ -305,6 +305,6 @@ def _evaluate(
     found = Verification(certificate.status, holds, objective, objective + missed, gap, violation, 0.0, weight_error)
     if numbers.exact:
         return found, False
-    blur = _CANCELLED * parts
-    within_reach = key + blur >= np.sort(key - blur)[-slot_weights.size]
-    return found, float(blur[within_reach].max()) > 0.1 * tol * unit / float(numbers.total)
+    error = _CANCELLED * parts
+    within_reach = key + error >= np.sort(key - error)[-slot_weights.size]
+    return found, float(error[within_reach].max()) > 0.1 * tol * unit / float(numbers.total)
