@@ -70,7 +70,10 @@ def test_infeasible_exits_3_with_json(tmp_path: Path, capsys: pytest.CaptureFixt
         ({"constraints": [{"type": "group_exposure", "groups": "genre", "group": "x", "max_share": "1"}]}, "no number"),
         ({"constraints": [{"type": "group_exposure", "groups": "genre", "group": "x", "max_share": [1]}]}, "no number"),
         ({"constraints": [{"type": "group_exposure", "groups": [["x"], "y", "y", "y"], "group": "x"}]}, "min_share"),
-        ({"constraints": [{"type": "group_exposure", "groups": [["x"], 1, 2, 3], "min_share": 0.1}]}, "ragged"),
+        (
+            {"constraints": [{"type": "group_exposure", "groups": [["x"], 1, 2, 3], "min_share": 0.1}]},
+            "neither True nor False",
+        ),
         ({"constraints": [{"type": "linear_exposure", "values": [1, 2, 3, 4], "upper": "x"}]}, "upper = 'x'"),
         ({"constraints": [{"type": "linear_exposure", "values": [1, 2, 3, 4], "upper": 1, "name": ["q"]}]}, "no text"),
     ],
@@ -78,6 +81,30 @@ def test_infeasible_exits_3_with_json(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_bad_documents(change: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidProblemError, match=message):
         problem_from_json({**DOCUMENT, **change})
+
+
+def test_blocked_items_and_lists_of_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "problem.json"
+    document = {
+        **DOCUMENT,
+        "groups": {"genre": [["x", "z"], ["x"], ["y"], []]},
+        "blocked": [False, 1, 0, False],
+        "feasibility_tol": 1e-7,
+        "constraints": [{"type": "group_exposure", "groups": "genre", "group": "z", "max_share": 0.5}],
+    }
+    source.write_text(json.dumps(document))
+    assert main(["solve", str(source)]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["verified"]
+    assert {item for entry in answer["lottery"] for item in entry["ranking"]} <= {"p", "r", "s"}
+    for change, message in (
+        ({"blocked": [True, True, True, False]}, "1 of 4 candidates remain for 2 slots"),
+        ({"blocked": [True, 2, False, False]}, r"blocked\[1\] = 2 is neither"),
+        ({"feasibility_tol": 2}, "feasibility_tol = 2.0"),
+        ({"feasibility_tol": "x"}, "feasibility_tol = 'x' is no number"),
+    ):
+        with pytest.raises(InvalidProblemError, match=message):
+            problem_from_json({**document, **change})
 
 
 def test_missing_fields() -> None:

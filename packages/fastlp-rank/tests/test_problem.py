@@ -2,7 +2,15 @@
 
 import numpy as np
 import pytest
-from fastlp_rank import GroupCount, GroupExposure, InvalidProblemError, LinearExposure, RankingProblem, SlotWeights
+from fastlp_rank import (
+    GroupCount,
+    GroupExposure,
+    InvalidProblemError,
+    LinearExposure,
+    RankingProblem,
+    SlotWeights,
+    solve_batch,
+)
 
 LABELS = ["a", "a", "b"]
 DCG = SlotWeights.dcg(2)
@@ -75,3 +83,88 @@ def test_the_problem_keeps_its_own_scores() -> None:
 def test_families() -> None:
     assert RankingProblem([1.0, 2.0], SlotWeights.uniform(2)).family == "selection"
     assert RankingProblem([1.0, 2.0], DCG).family == "exposure"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.ma.masked_array([3.0, 2.0, 1.0], mask=[0, 1, 0]), r"\[1\] is masked; .* blocked=mask"),
+        ([3.0, 2.0 + 0j, 1.0], "not an array of numbers .*complex"),
+        (np.array([3.0, 2.0, 1.0], dtype=np.complex64), "not an array of numbers .*complex"),
+        (["3", "2", "1"], "not an array of numbers"),
+        (np.array([b"3", b"2", b"1"]), "not an array of numbers"),
+        ([3.0, "2", 1.0], "not an array of numbers"),
+        (np.array([3.0, "2", 1.0], dtype=object), "'2' is a str"),
+        (np.array([3.0, None, 1.0], dtype=object), r"not an array of numbers|\[1\] = nan is not finite"),
+        (np.array(["2026-01-01"] * 3, dtype="datetime64[s]"), "not an array of numbers"),
+    ],
+)
+def test_what_is_no_number_is_refused_everywhere(values: object, message: str) -> None:
+    for make in (
+        lambda: RankingProblem(values, DCG),
+        lambda: RankingProblem([3.0, 2.0, 1.0], DCG, [LinearExposure(values, upper=1.0)]),
+        lambda: SlotWeights.explicit(values),
+    ):
+        with pytest.raises(InvalidProblemError, match=message):
+            make()
+    if "None" not in str(values):  # None becomes NaN, which the batch refuses by its own message
+        with pytest.raises(InvalidProblemError, match=message):
+            solve_batch(values, np.ones((1, 3)), [0.0], [1.0], [1.0])
+        with pytest.raises(InvalidProblemError, match=message):
+            solve_batch([[3.0, 2.0, 1.0]], values, [0.0], [1.0], [1.0])
+
+
+def test_masks_in_every_container_are_the_same_group() -> None:
+    pandas = pytest.importorskip("pandas")
+    expected = [1.0, 0.0, 1.0]
+    for mask in (
+        [True, False, True],
+        (1, 0, 1),
+        np.array([1, 0, 1], dtype=np.int8),
+        np.array([1.0, 0.0, 1.0], dtype=np.float32),
+        np.array([True, False, True], dtype=object),
+        pandas.Series([True, False, True]),
+        pandas.Series([True, False, True], dtype="boolean"),
+        pandas.Series([1, 0, 1], dtype="Int64"),
+        np.ma.masked_array([True, False, True], mask=False),
+    ):
+        assert _with(GroupExposure(mask, max_share=0.5)).rows.tolist() == [expected]
+        problem = RankingProblem([3.0, 2.0, 1.0], SlotWeights.dcg(1), blocked=mask)
+        assert problem.blocked is not None
+        assert problem.blocked.tolist() == [True, False, True]
+    for mask in (
+        pandas.Series([True, None, True], dtype="boolean"),
+        [1, 2, 0],
+        [0.5, 0.0, 1.0],
+        np.ma.masked_array([True, False, True], mask=[0, 1, 0]),
+        ["1", "0", "1"],
+        [True, None, False],
+        [True, np.nan, False],
+    ):
+        with pytest.raises(InvalidProblemError):
+            _with(GroupExposure(mask, max_share=0.5))
+        with pytest.raises(InvalidProblemError):
+            RankingProblem([3.0, 2.0, 1.0], SlotWeights.dcg(1), blocked=mask)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [["a", "b"], ["b"], ["a"]],
+        [["a", "b"], ["b", "c"], ["a", "c"]],
+        [{"a", "b"}, {"b"}, {"a"}],
+        [("a", "b"), ("b",), ("a",)],
+        [["a"], "b", "a"],
+        [np.array(["a", "b"]), np.array(["b", "c"]), np.array(["a", "c"])],
+        [["a"], None, ["a", None]],
+        [["a", 1], [1.0], ["a", np.nan]],
+    ],
+)
+def test_an_item_may_carry_several_labels(labels: object) -> None:
+    assert _with(GroupExposure(labels, "a", max_share=0.5)).rows.tolist() == [[1.0, 0.0, 1.0]]
+
+
+def test_labels_of_mixed_types_stay_apart() -> None:
+    assert _with(GroupExposure([1, "1", 1], 1, max_share=0.5)).rows.tolist() == [[1.0, 0.0, 1.0]]
+    pandas = pytest.importorskip("pandas")
+    assert _with(GroupExposure(pandas.Series(["a", pandas.NA, "a"]), "a", max_share=0.5)).rows.tolist() == [[1, 0, 1]]

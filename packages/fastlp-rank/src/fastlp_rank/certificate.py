@@ -1,4 +1,4 @@
-r"""Check a solution from the raw problem alone: no solver state, no solver code, plain NumPy.
+r"""Check a solution from the raw problem alone: no solver code; floats, and fractions where floats do not do.
 
 A lottery (rankings π_r, weights α_r) and prices λ prove each other. The lottery gives a value that can be had,
 Σ_r α_r Σ_j v_j u_{π_r(j)}; the prices give a bound that nothing feasible exceeds,
@@ -8,10 +8,23 @@ A lottery (rankings π_r, weights α_r) and prices λ prove each other. The lott
 
 Gap zero means optimal. For contradicting bounds the same expression with u = 0 and a ray |λ_k| <= 1 is negative, and
 its size is a lower bound of the total violation Σ_k of every lottery.
+
+Nothing here has a unit. As Σ_i e_i = V = Σ_j v_j for the exposures of every lottery, a bound b of a row a says that
+a's mean is at most, or at least, b / V. The **size** of the row is the distance from the entry nearest to b / V to
+the max(m, 3)-th nearest one that differs from it: as far as it takes to fill the slots, whatever a few entries of 1e9
+do; 1 for a group. The size of the scores is the same about the m-th largest score, or the distance of the lottery's
+mean score below that one where this is more (items that are scored away, shown because the rows leave no choice). A
+violation is measured in size · V of its row, a gap in size · V of the scores. Both are unchanged when scores, or a
+row with its bounds, are multiplied by a positive number or shifted (bounds by V times as much), up to the last bits
+of the input: within the rounding of the numbers stated, and none, is a violation, or unused room, below 16 · 2^-52
+|b|; a gap below as much of the m-th score times V or of the objective's distance from that; and a gap, up to 1e-7,
+that the last bits of steep prices make up, 2^-52 Σ_k |λ_k| size_k V.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +32,32 @@ from numpy.typing import NDArray
 from fastlp_rank.problem import RankingProblem
 from fastlp_rank.status import Status
 
-__all__ = ["Certificate", "Verification", "verify_arrays"]
+__all__ = ["Certificate", "Verification", "size_about", "verify_arrays"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+ROUNDING = 16.0 * 2.0**-52
+"""What the last bits of a number stated may hide, relative to it."""
+_CANCELLED = 4.0 * 2.0**-52
+"""Rounding of a key, relative to its parts."""
+_STEEPEST = 1e-7
+"""Largest gap that the last bits of the prices excuse."""
+
+
+def size_about(values: Floats, centre: float, m: int) -> float:
+    """Distance of the max(m, 3)-th nearest other value from the value nearest to the centre.
+
+    Of the farthest where there are fewer; where all are equal to rounding, the value's or centre's own magnitude.
+    """
+    nearest = float(values[np.argmin(np.abs(values - centre))])
+    magnitude = max(abs(nearest), abs(centre))
+    distance = np.abs(values - nearest)
+    distance = distance[distance > ROUNDING * magnitude]
+    if distance.size == 0:
+        return magnitude
+    place = min(max(m, 3), distance.size) - 1
+    return float(np.partition(distance, place)[place])
 
 
 @dataclass(frozen=True)
@@ -38,12 +73,13 @@ class Verification:
     objective : float
         Value of the lottery.
     bound : float
-        G(λ): no feasible lottery is better; -inf where infeasibility is proven.
+        G(λ): no feasible lottery is better; -inf where infeasibility is proven. Where the lottery is feasible to
+        ``feasibility_tol``: none is better that violates no row by more than it does.
     gap : float
-        (bound - objective) / max(1, |objective|); for INFEASIBLE the lottery's total violation minus the proven least
-        one, relative to max(1, the latter).
+        Bound - objective in units of size · V of the scores (see the module); for INFEASIBLE the part of the lottery's
+        total violation that the ray does not prove.
     violation : float
-        Largest violation of a row, relative to max(1, max_i |a_ki| Σ v).
+        Largest violation of a row in units of its size · V.
     least_violation : float
         Proven lower bound of the total violation; 0 unless infeasible.
     weight_error : float
@@ -88,21 +124,31 @@ class Certificate:
         ----------
         problem : RankingProblem
         tol : float
-            Largest gap, violation and weight error that count as proven.
+            Largest gap and weight error that count as proven. The violation may be ``problem.feasibility_tol``.
 
         Returns
         -------
         Verification
         """
         rows = [constraint.row(problem.n, problem.slots) for constraint in problem.constraints]
+        A = np.array([row[0] for row in rows]).reshape(len(rows), problem.n)
+        scores, certificate = problem.scores, self
+        if problem.blocked is not None:
+            allowed = np.flatnonzero(~problem.blocked)
+            place = np.full(problem.n, problem.n)  # a blocked item becomes one that does not exist
+            place[allowed] = np.arange(allowed.size)
+            exists = (self.rankings >= 0) & (self.rankings < problem.n)
+            certificate = replace(self, rankings=np.where(exists, place[self.rankings * exists], problem.n))
+            scores, A = scores[allowed], A[:, allowed]
         return verify_arrays(
-            self,
-            problem.scores,
-            np.array([row[0] for row in rows]).reshape(len(rows), problem.n),
+            certificate,
+            scores,
+            A,
             np.array([row[1] for row in rows]),
             np.array([row[2] for row in rows]),
             problem.slots.values,
             tol=tol,
+            feasibility_tol=problem.feasibility_tol,
         )
 
 
@@ -115,53 +161,150 @@ def verify_arrays(
     slot_weights: Floats,
     *,
     tol: float = 1e-9,
+    feasibility_tol: float = 1e-9,
 ) -> Verification:
-    """Verify a certificate against the arrays of a problem; see `Certificate.verify`."""
-    n = scores.size
+    """Verify a certificate against the arrays of a problem; see `Certificate.verify`.
+
+    What floats do not confirm, or what prices so steep that their rounding could matter confirm, is evaluated in
+    rational arithmetic before it is refused or believed.
+    """
+    n, m = scores.size, slot_weights.size
     rankings, weights = certificate.rankings, certificate.weights
     permutes = all(len(set(r)) == len(r) and min(r) >= 0 and max(r) < n for r in rankings.tolist())
-    if rankings.shape != (weights.size, slot_weights.size) or not permutes or not np.isfinite(weights).all():
+    if rankings.shape != (weights.size, m) or not permutes or not 0.0 < math.fsum(weights) < math.inf:
         return Verification(certificate.status, False, math.nan, math.inf, math.inf, math.inf, 0.0, math.inf)
-    weight_error = max(abs(math.fsum(weights) - 1.0), float(max(0.0, -weights.min(initial=0.0))))
-    exposure = np.zeros(n)  # expected exposure of every item
-    for ranking, weight in zip(rankings, weights, strict=True):
-        exposure[ranking] += weight * slot_weights
-    objective = math.fsum(scores * exposure)
-    activity = np.array([math.fsum(row * exposure) for row in rows])
-    over = np.maximum(np.maximum(lower - activity, activity - upper), 0.0)
-    size = np.maximum(1.0, np.abs(rows).max(axis=1, initial=0.0) * math.fsum(slot_weights))
-    violation = float((over / size).max(initial=0.0))
+    found, steep = _evaluate(certificate, _Numbers(scores, rows, lower, upper, slot_weights), tol, feasibility_tol)
+    if found.holds and not steep:
+        return found
+    exact = _Numbers(scores, rows, lower, upper, slot_weights, exact=True)
+    return _evaluate(certificate, exact, tol, feasibility_tol)[0]
 
-    if certificate.status is Status.INFEASIBLE:
-        ray = certificate.ray
-        size_ok = bool(np.isfinite(ray).all() and np.abs(ray).max(initial=0.0) <= 1.0 + 1e-9)
-        least = -_dual_value(np.zeros(n), rows, lower, upper, slot_weights, ray) if size_ok else -math.inf
-        gap = (math.fsum(over) - least) / max(1.0, abs(least))
-        holds = least > 0.0 and gap <= tol and weight_error <= tol
-        bound = -math.inf if least > 0.0 else math.inf
-        return Verification(certificate.status, holds, objective, bound, gap, violation, max(least, 0.0), weight_error)
-    bound = _dual_value(scores, rows, lower, upper, slot_weights, certificate.prices)
-    gap = (bound - objective) / max(1.0, abs(objective))
-    holds = weight_error <= tol and gap >= -tol
+
+class _Numbers:
+    """A problem as floats, or as the fractions that the floats are."""
+
+    def __init__(
+        self, scores: Floats, rows: Floats, lower: Floats, upper: Floats, slot_weights: Floats, exact: bool = False
+    ) -> None:
+        self.exact = exact
+        self.floats = scores, rows, slot_weights
+        self.lower, self.upper = lower.tolist(), upper.tolist()
+        self.u, self.A, self.v = self.own(scores), self.own(rows), self.own(slot_weights)
+        self.total = self.sum(self.v)
+
+    def own(self, array: Floats) -> NDArray[Any]:
+        """Floats or fractions."""
+        if not self.exact:
+            return array
+        fractions = np.empty(array.size, dtype=object)
+        fractions[:] = [Fraction(x) for x in array.ravel().tolist()]
+        return fractions.reshape(array.shape)
+
+    def sum(self, terms: NDArray[Any]) -> Any:
+        """Without cancellation error."""
+        return sum(terms.tolist(), start=Fraction(0)) if self.exact else math.fsum(terms)
+
+    def centre(self, bound: float) -> Any:
+        """A bound per unit of exposure."""
+        return Fraction(bound) / self.total if self.exact else bound / self.total
+
+    def room(self, k: int, bound: float, exposure: NDArray[Any]) -> Any:
+        """Subtract Σ_i a_ki e_i from a bound, taken about the bound per unit of exposure; infinite without a bound."""
+        if not math.isfinite(bound):
+            return bound
+        centre = self.centre(bound)
+        room = self.sum((centre - self.A[k]) * exposure)
+        if not self.exact:
+            room += float(Fraction(bound) - Fraction(centre) * sum(map(Fraction, self.v.tolist())))
+        return room
+
+    def size(self, k: int, bound: float) -> float:
+        """Size of row k about a bound."""
+        _, rows, slot_weights = self.floats
+        return size_about(rows[k], bound / math.fsum(slot_weights), slot_weights.size)
+
+    def top(self, key: NDArray[Any]) -> Any:
+        """Σ_j v_j key_(j)."""
+        return self.sum(self.v * np.sort(key)[::-1][: self.v.size])
+
+
+def _evaluate(
+    certificate: Certificate, numbers: _Numbers, tol: float, feasibility_tol: float
+) -> tuple[Verification, bool]:
+    """Verification, and whether rounding of the prices' terms could have decided it."""
+    scores, _, slot_weights = numbers.floats
+    weights = numbers.own(certificate.weights)
+    mass = numbers.sum(weights)
+    weight_error = max(abs(float(mass) - 1.0), float(max(0.0, -certificate.weights.min())))
+    exposure = numbers.own(np.zeros(scores.size))  # expected exposure of every item
+    for ranking, weight in zip(certificate.rankings, weights / mass, strict=True):
+        exposure[ranking] += weight * numbers.v
+    objective = float(numbers.sum(numbers.u * exposure))
+
+    infeasible = certificate.status is Status.INFEASIBLE
+    multipliers = (certificate.ray if infeasible else certificate.prices).tolist()
+    admissible = all(math.isfinite(x) for x in multipliers)
+    violation, violated, room, unused, rounding, steepness = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    unmet = 0.0  # unused room beyond the last bits of the bounds
+    cut = float(np.partition(scores, scores.size - slot_weights.size)[scores.size - slot_weights.size])
+    key = numbers.own(np.zeros(scores.size)) if infeasible else numbers.u - numbers.own(np.array([cut]))[0]
+    parts = np.zeros(scores.size)  # of every key: far larger than the key where much cancels
+    for k, price in enumerate(multipliers):
+        low, high = numbers.lower[k], numbers.upper[k]
+        above, below = numbers.room(k, high, exposure), -numbers.room(k, low, exposure)
+        excess, bound = max((-above, high), (-below, low))
+        if excess > ROUNDING * abs(bound):
+            violation = max(violation, float(excess) / (numbers.size(k, bound) * float(numbers.total)))
+            violated += excess
+        if price == 0.0 or not admissible:
+            continue
+        spare, bound = (above, high) if price > 0.0 else (below, low)
+        if not math.isfinite(bound):
+            admissible = False
+            continue
+        steep = Fraction(abs(price)) if numbers.exact else abs(price)
+        key = key - (steep if price > 0.0 else -steep) * (numbers.A[k] - numbers.centre(bound))
+        if not numbers.exact:
+            parts += abs(price) * np.abs(numbers.A[k] - numbers.centre(bound))
+        room += steep * spare
+        unused += steep * max(spare, 0)
+        unmet += steep * (spare if spare > ROUNDING * abs(bound) else 0)
+        rounding += abs(price) * ROUNDING * abs(bound)
+        steepness += abs(price) * numbers.size(k, bound)
+    feasible = violation <= feasibility_tol
+
+    if infeasible:
+        boxed = admissible and all(abs(x) <= 1.0 + 1e-9 for x in multipliers)
+        least = -numbers.top(key) if boxed else 0.0
+        blur = 0.0 if numbers.exact else rounding + _CANCELLED * steepness * float(numbers.total)
+        proven = least > blur
+        gap = float(violated - least) / float(violated) if violated > 0 else math.inf
+        holds = proven and float(violated - least) <= tol * float(violated) + rounding and weight_error <= tol
+        bound = -math.inf if proven else math.inf
+        least = max(float(least), 0.0)
+        return Verification(certificate.status, holds, objective, bound, gap, violation, least, weight_error), False
+
+    mean = float(numbers.sum((numbers.u - numbers.own(np.array([cut]))[0]) * exposure)) / float(numbers.total)
+    unit = max(size_about(scores, cut, slot_weights.size), -mean) * float(numbers.total)
+    missed, allowed = math.inf, math.inf
+    if admissible:
+        if numbers.exact:
+            shortfall = numbers.top(key) - numbers.sum(key * exposure)
+        else:
+            best = slot_weights * np.sort(key)[::-1][: slot_weights.size]
+            shortfall = math.fsum([*best.tolist(), *(-key * exposure).tolist()])
+        missed = float(shortfall + (unused if feasible else room))
+        unmet = float(shortfall + unmet)
+        total = float(numbers.total)
+        last_bits = min(2.0**-52 * steepness * total, _STEEPEST * unit)
+        allowed = max(tol * unit, ROUNDING * max(abs(cut), abs(mean)) * total, last_bits)
+    gap = missed / unit if unit > 0.0 else missed
+    holds = weight_error <= tol
     if certificate.status is Status.OPTIMAL:
-        holds = holds and gap <= tol and violation <= tol
-    elif violation > tol:
-        holds = weight_error <= tol  # a lottery that is not feasible yet may exceed the bound
-    return Verification(certificate.status, holds, objective, bound, gap, violation, 0.0, weight_error)
-
-
-def _dual_value(u: Floats, rows: Floats, lower: Floats, upper: Floats, v: Floats, prices: Floats) -> float:
-    """G(λ), summed without cancellation error; inf for a price on a side that has no bound."""
-    if not np.isfinite(prices).all():
-        return math.inf
-    terms = []
-    for price, low, high in zip(prices.tolist(), lower.tolist(), upper.tolist(), strict=True):
-        if price > 0.0:
-            terms.append(price * high)
-        elif price < 0.0:
-            terms.append(price * low)
-    if any(math.isinf(term) for term in terms):
-        return math.inf
-    key = u - prices @ rows if prices.size else u
-    best = np.sort(key)[::-1][: v.size]
-    return math.fsum([*(v * best).tolist(), *terms])
+        holds = holds and admissible and feasible and unmet <= allowed
+    found = Verification(certificate.status, holds, objective, objective + missed, gap, violation, 0.0, weight_error)
+    if numbers.exact:
+        return found, False
+    error = _CANCELLED * parts
+    within_reach = key + error >= np.sort(key - error)[-slot_weights.size]
+    return found, float(error[within_reach].max()) > 0.1 * tol * unit / float(numbers.total)

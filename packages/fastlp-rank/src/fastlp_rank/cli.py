@@ -11,7 +11,10 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (0 done, 1 a claim failed, 2 bad input, 3 infeasible or limit)."""
+    """Run the command line; returns the exit status.
+
+    0 done, 1 a claim failed, 2 bad input, 3 infeasible, limit or numerical.
+    """
     from fastlp_rank.errors import InvalidProblemError
 
     options = _parser().parse_args(arguments)

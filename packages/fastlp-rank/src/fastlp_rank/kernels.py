@@ -17,20 +17,27 @@ best λ seen (Wentges 1997). Leaving the bounds [L, U] costs M_k a unit: a finit
 binds, then replaced by a proof (phase 1, c = 0) that the rows contradict each other or by hard bounds.
 
 Everything lives in two flat workspace arrays that the caller owns; nothing is allocated here. Scores and rows are
-scaled so that c and A stay within [-1, 1].
+scaled so that c and A stay within [-1, 1]. No status leaves before `prove_kernel`'s arithmetic has confirmed it from
+the arrays as given; what it does not confirm, and data that one scale does not suit, is for `fastlp_rank.untidy`.
 """
 
 import numpy as np
 from numba import njit
 
-OPTIMAL, INFEASIBLE, LIMIT = 0, 1, 2
-BAD_SCORES, BAD_ROWS, BAD_SHAPES, BAD_SLOTS, BAD_BOUNDS = -1, -2, -3, -4, -5
+OPTIMAL, INFEASIBLE, LIMIT, NUMERICAL = 0, 1, 2, 3
+BAD_SCORES, BAD_ROWS, BAD_SHAPES, BAD_SLOTS, BAD_BOUNDS, TOO_LARGE_SCORES, TOO_LARGE_ROWS = -1, -2, -3, -4, -5, -6, -7
+UNPROVEN, PROVEN, NEARLY_FEASIBLE = 0, 1, 2
 
 HEAD = 4
-"""Leading results: floats objective, bound, largest violation, -; ints number of rankings, pricings, pivots, -."""
+"""Leading results: floats objective, bound, largest violation, m-th largest score; ints number of rankings, pricings,
+pivots, -."""
 
 _SCORES_AND_BOX, _PHASE_1, _HARD = 0, 1, 2
 _TINY = 1e-12  # a scaled reduced cost, step or violation below this is rounding
+PROVEN_GAP = 1e-9  # a gap below this fraction of the scores' size is none
+_ROUNDING = 16.0 * 2.0**-52  # what the last bits of a bound or score may hide, relative to it
+_CANCELLED = 4.0 * 2.0**-52  # rounding of a key, relative to its parts
+_FEWEST = 3  # other items that define a size, at least
 
 
 @njit(cache=True, nogil=True)
@@ -43,23 +50,32 @@ def workspace_sizes(n, m, K, pool):
 
 
 @njit(cache=True, nogil=True)
-def _largest(x):
-    """Return max |x_i|, or inf when any x_i is not finite; the bits of |x| as integers order like |x|."""
+def _survey(x):
+    """Return max |x_i| (inf when any x_i is not finite), and whether one scale without offset suits all of x.
+
+    It does unless sizes differ by more than 2^20, or everything lies within a percent of one number that is not 0. The
+    bits of |x| as integers order like |x|.
+    """
     bits = x.view(np.int64)
     top = np.int64(0)
+    least = np.int64(0x7FFFFFFFFFFFFFFF)
+    least_but_0 = np.int64(0x7FFFFFFFFFFFFFFF)
+    any_sign = np.int64(0)
+    all_signs = np.int64(-1)
     for i in range(bits.size):
         b = bits[i] & np.int64(0x7FFFFFFFFFFFFFFF)
-        if b > top:
-            top = b
+        top = max(top, b)
+        least = min(least, b)
+        least_but_0 = min(least_but_0, (b - 1) & np.int64(0x7FFFFFFFFFFFFFFF))
+        any_sign |= bits[i]
+        all_signs &= bits[i]
     if top >= np.int64(0x7FF0000000000000):
-        return np.inf
-    size = 0.0
-    if top > 0:
-        for i in range(x.size):
-            if bits[i] & np.int64(0x7FFFFFFFFFFFFFFF) == top:
-                size = abs(x[i])
-                break
-    return size
+        return np.inf, False
+    offset = (any_sign ^ all_signs) >= 0 and 0 < top - least < np.int64(1) << np.int64(45)
+    mixed = top > 0 and top - least_but_0 > np.int64(20) << np.int64(52)
+    extreme = top > np.int64(0x6000000000000000) or 0 < top < np.int64(0x2000000000000000)
+    largest = np.int64(top)
+    return largest.view(np.float64), not (offset or mixed or extreme)
 
 
 @njit(cache=True, nogil=True)
@@ -218,19 +234,224 @@ def _break_at(variable, region, d, low, high):
     return high[k], region == 0 and high[k] < np.inf
 
 
+@njit(cache=True, nogil=True)
+def _counts_as_none(error, values, centre, tol, m):
+    """Whether error <= tol times the size of `values` about `centre`, or hides in the centre's last bits.
+
+    The size is that of `certificate.size_about`: how far the max(m, 3)-th nearest value is from the nearest one.
+    """
+    blur = _ROUNDING * abs(centre)
+    if error <= blur:
+        return True
+    nearest = values[0]
+    for i in range(1, values.size):
+        if abs(values[i] - centre) < abs(nearest - centre):
+            nearest = values[i]
+    blur = max(blur, _ROUNDING * abs(nearest))
+    reach = error / tol if tol > 0.0 else np.inf
+    near = 0
+    different = 0
+    for i in range(values.size):
+        distance = abs(values[i] - nearest)
+        different += distance > blur
+        near += blur < distance < reach
+    if different == 0:
+        return error <= tol * max(abs(centre), abs(nearest))
+    return near < min(max(m, _FEWEST), different)
+
+
+@njit(cache=True, nogil=True)
+def _sum_and_rest(v):
+    """Σ v_j as a float and what rounding left out of it (Knuth's two-sum)."""
+    total = 0.0
+    rest = 0.0
+    for j in range(v.size):
+        new = total + v[j]
+        part = new - total
+        rest += (total - (new - part)) + (v[j] - part)
+        total = new
+    return total, rest
+
+
+@njit(cache=True, nogil=True)
+def _remainder(bound, centre, exposure, rest):
+    """Subtract centre · (exposure + rest) from a bound that nearly equals it (Dekker's two-product)."""
+    product = centre * exposure
+    split = 134217729.0 * centre
+    high = split - (split - centre)
+    low = centre - high
+    split = 134217729.0 * exposure
+    wide = split - (split - exposure)
+    narrow = exposure - wide
+    lost = ((high * wide - product) + high * narrow + low * wide) + low * narrow
+    remainder = ((bound - product) - lost) - centre * rest
+    return remainder if abs(remainder) < np.inf else bound - product
+
+
+@njit(cache=True, nogil=True)
+def _room(bound, row, exposure, rest, v, weight, ranking):
+    """Subtract Σ_i a_i e_i from a bound, item by item about the bound per unit of exposure.
+
+    So an offset costs no digits. Also return the sum of the parts' sizes, which tells how many digits cancelled.
+    """
+    centre = bound / exposure
+    room = 0.0
+    parts = 0.0
+    for r in range(weight.size):
+        total = 0.0
+        absolute = 0.0
+        for j in range(v.size):
+            part = v[j] * (centre - row[ranking[r, j]])
+            total += part
+            absolute += abs(part)
+        room += weight[r] * total
+        parts += weight[r] * absolute
+    return room + _remainder(bound, centre, exposure, rest), parts
+
+
+@njit(cache=True, nogil=True)
+def _shifted_keys(u, A, lower, upper, exposure, theta, multiplier, with_scores, key):
+    """key_i up to a constant, every score about theta and every row about the bound that its multiplier prices."""
+    for i in range(key.size):
+        key[i] = u[i] - theta if with_scores else 0.0
+    for k in range(multiplier.size):
+        price = multiplier[k]
+        if price != 0.0:
+            centre = (upper[k] if price > 0.0 else lower[k]) / exposure
+            for i in range(key.size):
+                key[i] -= price * (A[k, i] - centre)
+
+
+@njit(cache=True, nogil=True)
+def _prove(
+    u, A, lower, upper, v, out, weight, price, ray, ranking, infeasible, gap_tol, feasibility_tol, shifted, key, order,
+    best, member,
+):  # fmt: skip
+    r"""Recompute objective, bound and largest violation from the arrays as given; return whether they prove the claim.
+
+    .. math:: G(\lambda) - f = \sum_r \alpha_r \sum_j v_j (\operatorname{key}_{(j)} - \operatorname{key}_{\pi_r(j)})
+              + \sum_k |\lambda_k| \, s_k
+
+    with s_k the room between row k's activity and the bound that λ_k prices: no large numbers cancel. Where a lottery
+    counts as feasible, the bound is that over the lotteries that violate no row by more than it does. The sizes that
+    make violation and gap unit-free are those of `fastlp_rank.certificate`. NEARLY_FEASIBLE: the rows contradict each
+    other, but by so little that all might be met to `feasibility_tol`. `order` and `member` hold any m items.
+    """
+    K = A.shape[0]
+    m = v.size
+    exposure, rest = _sum_and_rest(v)
+    objective = 0.0
+    for r in range(weight.size):
+        total = 0.0
+        for j in range(m):
+            total += v[j] * u[ranking[r, j]]
+        objective += weight[r] * total
+    out[0] = objective
+    out[1] = np.inf
+    multiplier = ray if infeasible else price
+    feasible = True
+    admissible = True
+    largest = 0.0
+    violation = 0.0
+    room = 0.0  # Σ |λ_k| s_k, where s_k is negative for a violated bound
+    unused = 0.0  # its positive part, without what hides in the bound's last bits
+    usable = 0.0  # its positive part
+    blur = 0.0
+    error = 0.0  # what rounding may have done to the keys of the items shown
+    for k in range(K):
+        above = np.inf
+        below = np.inf
+        parts_above = 0.0
+        parts_below = 0.0
+        if upper[k] < np.inf:
+            above, parts_above = _room(upper[k], A[k], exposure, rest, v, weight, ranking)
+        if lower[k] > -np.inf:
+            below, parts_below = _room(lower[k], A[k], exposure, rest, v, weight, ranking)
+            below = -below
+        excess = -min(above, below)
+        if excess > 0.0:
+            centre = (upper[k] if above < below else lower[k]) / exposure
+            allowed = feasibility_tol * K if infeasible else feasibility_tol
+            feasible = feasible and _counts_as_none(excess / exposure, A[k], centre, allowed, m)
+            largest = max(largest, excess)
+            violation += excess if excess > _ROUNDING * abs(centre) * exposure else 0.0
+        if multiplier[k] != 0.0:
+            spare = above if multiplier[k] > 0.0 else below
+            admissible = admissible and spare < np.inf and abs(multiplier[k]) < np.inf
+            if infeasible:
+                admissible = admissible and abs(multiplier[k]) <= 1.0 + 1e-9
+            bits = _ROUNDING * abs(upper[k] if multiplier[k] > 0.0 else lower[k])
+            room += abs(multiplier[k]) * spare
+            usable += abs(multiplier[k]) * max(spare, 0.0)
+            unused += abs(multiplier[k]) * (spare if spare > bits else 0.0)
+            blur += abs(multiplier[k]) * bits
+            error += abs(multiplier[k]) * (parts_above if multiplier[k] > 0.0 else parts_below) * _CANCELLED
+    out[2] = largest
+    if infeasible:
+        out[1] = -np.inf
+    if not admissible:
+        return UNPROVEN
+    if shifted or infeasible:
+        _shifted_keys(u, A, lower, upper, exposure, out[3], multiplier, not infeasible, key)
+    else:
+        _keys(u, A, multiplier, True, key)
+    _top(key, order, best, member)
+    if infeasible:
+        least = 0.0
+        for j in range(m):
+            least -= v[j] * best[j]
+        if least > blur + error and violation - least <= gap_tol * violation + blur:
+            return NEARLY_FEASIBLE if feasible else PROVEN
+        return UNPROVEN
+    shortfall = 0.0
+    for r in range(weight.size):
+        total = 0.0
+        for j in range(m):
+            total += v[j] * (best[j] - key[ranking[r, j]])
+        shortfall += weight[r] * total
+    if not feasible:
+        out[1] = objective + (shortfall + room)
+        return UNPROVEN
+    out[1] = objective + (shortfall + usable)
+    gap = (shortfall + unused + error) / exposure
+    mean = objective / exposure - out[3]
+    if gap <= max(-gap_tol * mean, _ROUNDING * abs(mean)):
+        return PROVEN
+    return PROVEN if _counts_as_none(gap, u, out[3], gap_tol, m) else UNPROVEN
+
+
 @njit(
     "int64(float64[::1], float64[:,::1], float64[::1], float64[::1], float64[::1], float64[::1], int64[::1],"
-    " int64, int64, float64, float64, float64, int64, int64)",
+    " int64, int64, float64, float64, float64, float64, int64, int64, float64[::1])",
     cache=True,
     nogil=True,
     error_model="numpy",
 )
-def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, smoothing, box, stall_limit, warm):
+def solve_kernel(
+    u,
+    A,
+    lower,
+    upper,
+    v,
+    fw,
+    iw,
+    pool_size,
+    max_pricings,
+    tol,
+    feasibility_tol,
+    smoothing,
+    box,
+    stall_limit,
+    warm,
+    units,
+):
     """Solve one request; results are the heads of `fw` and `iw`.
 
-    Returns OPTIMAL, INFEASIBLE, LIMIT or one of the BAD_ codes (nothing was computed). `fw` then begins with
-    objective, bound, largest violation, -, weights[K + 1], prices[K], ray[K]; `iw` with number of rankings, pricings,
-    pivots, -, rankings[K + 1, m]. `warm` rankings already stand there on entry and join the pool.
+    Returns OPTIMAL or INFEASIBLE (proven), LIMIT, NUMERICAL (not proven, or not tried: zero pricings) or one of the
+    BAD_ codes (nothing was computed). `fw` then begins with objective, bound, largest violation, m-th largest score,
+    weights[K + 1], prices[K], ray[K]; `iw` with number of rankings, pricings, pivots, -, rankings[K + 1, m]. `warm`
+    rankings already stand there on entry and join the pool. `units` is empty for data as a user states them; otherwise
+    the data are centred and scaled already, and units[k] is row k's unit in the sum that phase 1 minimises.
     """
     K = A.shape[0]
     n = A.shape[1]
@@ -324,25 +545,35 @@ def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, sm
     pool_ranking = iw[g : g + pool_size * m].reshape((pool_size, m))
 
     # --- scale
-    score_size = _largest(u)
+    score_size, tidy = _survey(u)
     if score_size == np.inf:
         return BAD_SCORES
     scale = score_size * exposure
+    if not 4.0 * scale < np.inf:
+        return TOO_LARGE_SCORES
     if scale == 0.0:
         scale = 1.0
     rho_max = 0.0
     for k in range(K):
-        size = _largest(A[k])
+        size, orderly = _survey(A[k])
         if size == np.inf:
             return BAD_ROWS
+        if not 4.0 * size * exposure < np.inf:
+            return TOO_LARGE_ROWS
+        tidy = tidy and orderly
         rho[k] = size * exposure if size > 0.0 else 1.0
-        rho_max = max(rho_max, rho[k])
+        rho_max = max(rho_max, rho[k] * (units[k] if units.size else 1.0))
         true_low[k] = lower[k] / rho[k]
         true_high[k] = upper[k] / rho[k]
         low[k] = true_low[k]
         high[k] = true_high[k]
         penalty[k] = box
         y_best[k] = 0.0
+
+    iw[0] = 0
+    iw[1] = 0
+    if not tidy and units.size == 0:
+        return NUMERICAL
 
     for i in range(n):
         member[i] = 0
@@ -363,7 +594,7 @@ def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, sm
     widened = False
     since_factor = 0
     repairs = 0
-    status = LIMIT
+    status = NUMERICAL
     started = False
     seed = np.uint64(88172645463325252)
 
@@ -488,8 +719,7 @@ def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, sm
                 else:
                     region[leaving] += 1
             if step == np.inf:
-                status = LIMIT  # an improving direction without end: only rounding can produce it
-                break
+                break  # an improving direction without end: only rounding can produce it
 
             # --- move, then exchange the columns
             for i in range(K1):
@@ -536,7 +766,6 @@ def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, sm
             if since_factor >= 50:
                 since_factor = 0
                 if not _refactor(basis, pool_A, B, work, Binv, nonbasic_at, low, high, x):
-                    status = LIMIT
                     break
                 _locate(x, basis, region, low, high)
             if step > 1e-13:
@@ -556,11 +785,9 @@ def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, sm
                         low[k] = true_low[k] - size
                         high[k] = true_high[k] + size
                     if not _refactor(basis, pool_A, B, work, Binv, nonbasic_at, low, high, x):
-                        status = LIMIT
                         break
                     _locate(x, basis, region, low, high)
             if pivots > 50 * max_pricings + 1000:
-                status = LIMIT
                 break
             if stage != _PHASE_1:
                 continue
@@ -613,6 +840,8 @@ def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, sm
                     raw_price[k] = 0.0
             _keys(u, A, raw_price, with_scores, key)
             _top(key, order, best, member)
+            if pricings == 0:
+                out[3] = best[m - 1]
             pricings += 1
             slot = pooled
             if pooled < pool_size:
@@ -655,7 +884,6 @@ def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, sm
                 basis[K] = slot
                 in_basis[slot] = 1
                 if not _refactor(basis, pool_A, B, work, Binv, nonbasic_at, low, high, x):
-                    status = LIMIT
                     break
                 _locate(x, basis, region, low, high)
                 sigma = smoothing
@@ -670,7 +898,6 @@ def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, sm
 
         # --- optimal for this stage: clean numbers first
         if not _refactor(basis, pool_A, B, work, Binv, nonbasic_at, low, high, x):
-            status = LIMIT
             break
         since_factor = 0
         if widened:
@@ -717,7 +944,6 @@ def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, sm
                 repairs += 1
                 _locate(x, basis, region, low, high)
                 continue
-            status = LIMIT
             break
         if stage == _SCORES_AND_BOX:
             if penalty[0] < 100.0:
@@ -729,7 +955,7 @@ def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, sm
             saved_bound = bound
             for k in range(K):
                 feasible_best[k] = y_best[k]
-                penalty[k] = rho[k] / rho_max
+                penalty[k] = rho[k] * (units[k] if units.size else 1.0) / rho_max
                 y_best[k] = 0.0
             stage = _PHASE_1
             with_scores = False
@@ -755,41 +981,54 @@ def solve_kernel(u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, sm
             for j in range(m):
                 out_ranking[kept, j] = pool_ranking[basis[i], j]
             kept += 1
-    objective = 0.0
     for r in range(kept):
         out_weight[r] /= mass
-        total = 0.0
-        for j in range(m):
-            total += v[j] * u[out_ranking[r, j]]
-        objective += out_weight[r] * total
-    largest_violation = 0.0
     for k in range(K):
-        activity = 0.0
-        for r in range(kept):
-            total = 0.0
-            for j in range(m):
-                total += v[j] * A[k, out_ranking[r, j]]
-            activity += out_weight[r] * total
-        largest_violation = max(largest_violation, max(lower[k] - activity, activity - upper[k]))
         if status == INFEASIBLE:
             out_price[k] = np.nan
             out_ray[k] = y_best[k] * rho_max / rho[k]
         else:
-            out_price[k] = y_best[k] * scale / rho[k]
+            out_price[k] = y_best[k] * scale / rho[k] if score_size > 0.0 else 0.0
             out_ray[k] = np.nan
-    out[0] = objective
-    out[1] = -np.inf if status == INFEASIBLE else bound * scale
-    out[2] = largest_violation
     iw[0] = kept
     iw[1] = pricings
     iw[2] = pivots
-    return status
+    verdict = _prove(
+        u, A, lower, upper, v, out, out_weight[:kept], out_price, out_ray, out_ranking, status == INFEASIBLE,
+        max(tol, PROVEN_GAP), feasibility_tol, False, key, order, best, member,
+    )  # fmt: skip
+    return status if verdict == PROVEN or status == LIMIT else NUMERICAL
 
 
-@njit(cache=True, nogil=True)  # compiled when first used: most services never do
+@njit(cache=True, nogil=True)
+def prove_kernel(u, A, lower, upper, v, fw, iw, infeasible, gap_tol, feasibility_tol):
+    """Apply `_prove` to the results that stand in a workspace; for answers that were not found on these arrays."""
+    K, n = A.shape
+    m = v.size
+    R = iw[0]
+    weight = fw[HEAD : HEAD + R]
+    price = fw[HEAD + K + 1 : HEAD + 2 * K + 1]
+    ray = fw[HEAD + 2 * K + 1 : HEAD + 3 * K + 1]
+    ranking = iw[HEAD : HEAD + (K + 1) * m].reshape((K + 1, m))
+    member = np.zeros(n, dtype=np.int64)
+    member[:m] = 1
+    key = np.empty(n)
+    best = np.empty(m)
+    order = np.arange(m)
+    key[:] = u
+    _top(key, order, best, member)
+    fw[3] = best[m - 1]
+    return _prove(
+        u, A, lower, upper, v, fw[:HEAD], weight, price, ray, ranking, infeasible, gap_tol, feasibility_tol, True, key,
+        order, best, member,
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)  # compiled when first used, or by `warmup`
 def batch_kernel(
-    u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, smoothing, box, stall_limit, status, floats, ints
-):
+    u, A, lower, upper, v, fw, iw, pool_size, max_pricings, tol, feasibility_tol, smoothing, box, stall_limit, units,
+    status, floats, ints,
+):  # fmt: skip
     """Solve request after request; row b of `floats` and `ints` becomes the head of the workspace after request b.
 
     `A`, `lower` and `upper` have one entry a request, or a single one for all.
@@ -806,10 +1045,12 @@ def batch_kernel(
             pool_size,
             max_pricings,
             tol,
+            feasibility_tol,
             smoothing,
             box,
             stall_limit,
             0,
+            units,
         )
         floats[b, :] = fw[: floats.shape[1]]
         ints[b, :] = iw[: ints.shape[1]]

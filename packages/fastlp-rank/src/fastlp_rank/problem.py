@@ -8,8 +8,10 @@ that slot j shows item i. With equal slot weights only the selection matters (fa
 exposure of an item is the weight of its slots (family "exposure").
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
+from numbers import Real
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
@@ -22,12 +24,33 @@ __all__ = ["Constraint", "GroupCount", "GroupExposure", "LinearExposure", "Ranki
 Row = tuple[NDArray[np.float64], float, float]
 
 
-def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Copy into a contiguous float64 vector; refuse what is no finite vector."""
+def real_array(values: Any, name: str) -> NDArray[np.float64]:
+    """Copy into a contiguous float64 array; refuse text, dates, complex numbers and missing entries by name."""
+    _refuse_masked(values, name)
     try:
-        vector = np.array(values, dtype=np.float64, order="C")
+        array = np.asarray(values)
+        if array.dtype.kind == "O":
+            strange = next((x for x in array.ravel().tolist() if not isinstance(x, (Real, Decimal))), None)
+            if strange is not None:
+                raise TypeError(f"{strange!r} is a {type(strange).__name__}")
+        elif array.dtype.kind not in "biuf":
+            raise TypeError(f"its entries are {array.dtype}")
+        return np.array(array, dtype=np.float64, order="C")
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidProblemError(f"{name} is not an array of numbers ({error}); pass one float an entry") from None
+
+
+def _refuse_masked(values: Any, name: str) -> None:
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        where = int(np.flatnonzero(np.ma.getmaskarray(values))[0])
+        raise InvalidProblemError(
+            f"{name}[{where}] is masked; fill it in, leave the item out, or name it in blocked=mask of the problem"
+        )
+
+
+def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Copy into a contiguous float64 vector; refuse what is no finite vector."""
+    vector = real_array(values, name)
     if vector.ndim != 1:
         raise InvalidProblemError(f"{name} has shape {vector.shape}; pass a vector with one float an entry")
     if not np.isfinite(vector).all():
@@ -36,6 +59,23 @@ def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
             f"{name}[{i}] = {vector[i]} is not finite; give a finite number or leave the item out of the candidates"
         )
     return vector
+
+
+def _mask(values: Any, n: int, name: str) -> NDArray[np.bool_]:
+    """Read a mask: booleans, or numbers that are all 0 or 1, in any container that NumPy reads; none missing."""
+    _refuse_masked(values, name)
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise InvalidProblemError(f"{name} is no mask ({error}); give True or False a candidate") from None
+    if array.shape != (n,):
+        raise InvalidProblemError(f"{name} has shape {array.shape}; give one entry a candidate, ({n},)")
+    if array.dtype == np.bool_:
+        return array.copy()
+    for i, entry in enumerate(array.tolist()):
+        if not isinstance(entry, Real) or entry not in (0, 1):
+            raise InvalidProblemError(f"{name}[{i}] = {entry!r} is neither True nor False (nor 1 or 0); give a mask")
+    return array.astype(np.bool_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,29 +170,67 @@ class Constraint(Protocol):
         ...
 
 
-def _membership(groups: ArrayLike, group: object, n: int, where: str) -> NDArray[np.float64]:
-    """1 for the members of a group, given labels and a label, or a boolean mask."""
-    try:
-        labels = np.asarray(groups)
-    except ValueError:
-        raise InvalidProblemError(f"{where}: groups is ragged; give one label a candidate, ({n},)") from None
+def _membership(groups: Any, group: object, n: int, where: str) -> NDArray[np.float64]:
+    """1 for the members of a group, given a label or a list of labels a candidate, or a mask."""
     if np.ndim(group) > 0:  # type: ignore[arg-type]
         raise InvalidProblemError(f"{where}: group = {group!r} is no label; name one label, or pass a boolean mask")
-    if labels.shape != (n,):
-        raise InvalidProblemError(f"{where}: groups has shape {labels.shape}; give one entry a candidate, ({n},)")
+    labels = _labels(groups, n, where)
     if group is None:
-        if labels.dtype != np.bool_:
+        if labels.dtype.kind not in "biuf" and not any(isinstance(x, Real) for x in labels.tolist()):
             raise InvalidProblemError(f"{where}: group is missing; name one of the labels, or pass a boolean mask")
-        return labels.astype(np.float64)
-    member = np.asarray(labels == group, dtype=np.bool_)
+        return _mask(labels, n, f"{where}: groups").astype(np.float64)
+    if labels.dtype.kind == "O":
+        member = np.array([_has(entry, group) for entry in labels.tolist()], dtype=np.bool_)
+    else:
+        member = np.asarray(labels == group, dtype=np.bool_)
     if not member.any():
-        known = sorted({str(label) for label in labels.tolist()})
+        known = sorted({str(label) for entry in labels.tolist() for label in _each(entry)})
         shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
         raise InvalidProblemError(
             f"{where}: group {group!r} is unknown; the labels are {shown}. For a group that may have no candidate in a "
             "request pass the mask `labels == group` instead"
         )
     return member.astype(np.float64)
+
+
+def _labels(groups: Any, n: int, where: str) -> NDArray[Any]:
+    """One entry a candidate, as a vector: of NumPy's types where all are of one, of objects where not."""
+    _refuse_masked(groups, f"{where}: groups")
+    if isinstance(groups, (list, tuple)):
+        kinds = {type(entry) for entry in groups}
+        if len(kinds) == 1 and not kinds & set(_SEVERAL):
+            labels = np.asarray(groups)
+        else:
+            labels = np.empty(len(groups), dtype=object)
+            for i, entry in enumerate(groups):
+                labels[i] = entry
+    else:
+        labels = np.asarray(groups)
+    if labels.shape != (n,):
+        raise InvalidProblemError(f"{where}: groups has shape {labels.shape}; give one entry a candidate, ({n},)")
+    return labels
+
+
+_SEVERAL = (list, tuple, set, frozenset, np.ndarray)
+"""Containers of the labels of one candidate."""
+
+
+def _each(entry: object) -> Iterable[object]:
+    """Labels of one candidate."""
+    return entry if isinstance(entry, _SEVERAL) else (entry,)
+
+
+def _has(entry: object, group: object) -> bool:
+    """Whether a candidate carries the label; a missing label equals none."""
+    return any(bool(label == group) for label in _each(entry) if not _missing(label))
+
+
+def _missing(label: object) -> bool:
+    """Whether a label is None, NaN or a data frame's NA, none of which equals itself."""
+    try:
+        return label is None or bool(label != label)
+    except TypeError:
+        return True
 
 
 def _bounds(low: float | None, high: float | None, names: tuple[str, str], where: str) -> tuple[float, float]:
@@ -172,7 +250,7 @@ def _bounds(low: float | None, high: float | None, names: tuple[str, str], where
 
 def _number(value: Any, name: str, where: str) -> float:
     try:
-        if isinstance(value, str):
+        if isinstance(value, (str, bytes)) or np.asarray(value).dtype.kind in "USc" or np.ma.is_masked(value):
             raise TypeError
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -188,7 +266,7 @@ class GroupExposure:
     Parameters
     ----------
     groups : array, shape (n,)
-        Label of every candidate, or a boolean mask of the group.
+        Label of every candidate, a list of labels of every candidate, or a mask of the group.
     group : label, optional
         Which label; left out with a mask.
     min_share, max_share : float in [0, 1]
@@ -230,7 +308,7 @@ class GroupCount:
     Parameters
     ----------
     groups : array, shape (n,)
-        Label of every candidate, or a boolean mask of the group.
+        Label of every candidate, a list of labels of every candidate, or a mask of the group.
     group : label, optional
         Which label; left out with a mask.
     at_least, at_most : float
@@ -309,6 +387,11 @@ class RankingProblem:
         m <= n slots; every slot is filled.
     constraints : sequence of GroupExposure, GroupCount or LinearExposure
         They hold for the lottery in expectation, not for every single list.
+    blocked : mask of shape (n,), optional
+        Items that must not be shown; at least m remain.
+    feasibility_tol : float
+        By how much a bound may be missed, in units of its row's size times Σ v (see `fastlp_rank.certificate`); used
+        only where the bounds as stated contradict each other. Shares that were computed in float32 need about 1e-6.
 
     Attributes
     ----------
@@ -335,10 +418,15 @@ class RankingProblem:
     scores: NDArray[np.float64]
     slots: SlotWeights
     constraints: Sequence[Constraint] = ()
+    blocked: NDArray[np.bool_] | None = None
+    feasibility_tol: float = 1e-9
     rows: NDArray[np.float64] = field(init=False, repr=False)
     lower: NDArray[np.float64] = field(init=False, repr=False)
     upper: NDArray[np.float64] = field(init=False, repr=False)
     names: tuple[str, ...] = field(init=False, repr=False)
+    _candidates: NDArray[np.int64] | None = field(init=False, repr=False)
+    _candidate_scores: NDArray[np.float64] = field(init=False, repr=False)
+    _candidate_rows: NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         scores = _vector(self.scores, "scores")
@@ -351,6 +439,15 @@ class RankingProblem:
             raise InvalidProblemError(
                 f"slots: {m} slots for {n} candidates; every slot is filled, so give fewer slots or add filler items"
             )
+        blocked = None if self.blocked is None else _mask(self.blocked, n, "blocked")
+        if blocked is not None and n - int(blocked.sum()) < m:
+            raise InvalidProblemError(
+                f"blocked: {n - int(blocked.sum())} of {n} candidates remain for {m} slots; every slot is filled, so "
+                "block fewer or give fewer slots"
+            )
+        feasibility_tol = _number(self.feasibility_tol, "feasibility_tol", "the problem")
+        if not 0.0 <= feasibility_tol < 1.0:
+            raise InvalidProblemError(f"feasibility_tol = {feasibility_tol}; give a number in [0, 1), such as 1e-6")
         if not isinstance(self.constraints, Sequence):
             raise InvalidProblemError(f"constraints is a {type(self.constraints).__name__}; pass a list of constraints")
         constraints = tuple(self.constraints)
@@ -371,7 +468,13 @@ class RankingProblem:
                     f"constraints[{k}]: the name {constraint.label!r} is taken; give each constraint a name of its own"
                 )
             names.append(constraint.label)
+        candidates = None if blocked is None else np.flatnonzero(~blocked)
         for name, value in (
+            ("blocked", blocked),
+            ("feasibility_tol", feasibility_tol),
+            ("_candidates", candidates),
+            ("_candidate_scores", scores if candidates is None else np.ascontiguousarray(scores[candidates])),
+            ("_candidate_rows", rows if candidates is None else np.ascontiguousarray(rows[:, candidates])),
             ("scores", scores),
             ("constraints", constraints),
             ("rows", rows),

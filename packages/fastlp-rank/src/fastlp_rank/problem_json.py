@@ -5,7 +5,9 @@ A problem::
     {"items": ["a", "b", "c"],                      optional names, indices otherwise
      "scores": [0.9, 0.5, 0.4],
      "slots": {"dcg": 2},                           or {"uniform": 2}, or a list of weights
-     "groups": {"genre": ["x", "x", "y"]},          label lists that constraints refer to by name
+     "groups": {"genre": ["x", "x", "y"]},          labels, or lists of labels, that constraints refer to by name
+     "blocked": [false, false, true],               optional, items that must not be shown
+     "feasibility_tol": 1e-9,                       optional, see `RankingProblem`
      "constraints": [{"type": "group_exposure", "groups": "genre", "group": "y", "min_share": 0.2},
                      {"type": "group_count", "groups": "genre", "group": "x", "at_most": 1},
                      {"type": "linear_exposure", "values": [1, 0, 2], "upper": 1.5, "name": "cost"}]}
@@ -43,7 +45,7 @@ def problem_from_json(document: Any) -> RankingProblem:
     """
     if not isinstance(document, Mapping):
         raise InvalidProblemError('the problem is no JSON object; write {"scores": [...], "slots": ...}')
-    _known(document, ("items", "scores", "slots", "groups", "constraints"), "the problem")
+    _known(document, ("items", "scores", "slots", "groups", "blocked", "feasibility_tol", "constraints"), "the problem")
     for name in ("scores", "slots"):
         if name not in document:
             raise InvalidProblemError(f"the field {name!r} is missing")
@@ -55,7 +57,8 @@ def problem_from_json(document: Any) -> RankingProblem:
     if items is not None and not isinstance(items, list):
         raise InvalidProblemError("items is no JSON list; give a name for each score or leave it out")
     constraints = [_constraint(k, entry, groups) for k, entry in enumerate(entries)]
-    problem = RankingProblem(_numbers(document["scores"], "scores"), _slots(document["slots"]), constraints)
+    options = {name: document[name] for name in ("blocked", "feasibility_tol") if name in document}
+    problem = RankingProblem(_numbers(document["scores"], "scores"), _slots(document["slots"]), constraints, **options)
     if items is not None and len(items) != problem.n:
         raise InvalidProblemError(f"items has {len(items)} names for {problem.n} scores; give one each or leave it out")
     return problem

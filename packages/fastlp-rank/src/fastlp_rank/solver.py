@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlp_rank import kernels
-from fastlp_rank.certificate import Certificate
+from fastlp_rank.certificate import Certificate, verify_arrays
 from fastlp_rank.errors import InvalidProblemError
 from fastlp_rank.lottery import Lottery
-from fastlp_rank.problem import RankingProblem
+from fastlp_rank.problem import RankingProblem, real_array
 from fastlp_rank.status import Status
+from fastlp_rank.untidy import Answer, Arrays, Limits, answer_untidy
 
 __all__ = ["BatchSolution", "RankingSolution", "Workspace", "solve", "solve_arrays", "solve_batch", "warmup"]
 
@@ -35,6 +36,9 @@ _kernel: Any = kernels.solve_kernel
 _SMOOTHING = 0.7
 _BOX = 0.25
 _STALL_LIMIT = 50
+
+_AS_STATED = np.empty(0)
+"""Row units for the kernel where rows and scores are the user's own."""
 
 
 class Workspace:
@@ -100,6 +104,21 @@ class Workspace:
         """Farkas ray, shape (K,); NaN unless infeasible."""
         start = _HEAD + 2 * self.K + 1
         return self._floats[start : start + self.K]
+
+    def _answer(self, stopped: bool = False) -> Answer:
+        """Copy of the last results."""
+        return Answer(
+            self.rankings.copy(), self.weights.copy(), self.prices.copy(), self.ray.copy(), self.pricings, stopped
+        )
+
+    def _hold(self, answer: Answer) -> None:
+        """Hold an answer that was found elsewhere."""
+        R = answer.weights.size
+        self._ints[0], self._ints[1] = R, answer.pricings
+        self._floats[_HEAD : _HEAD + R] = answer.weights
+        self._ints[_HEAD : _HEAD + R * self.m] = answer.rankings.ravel()
+        self.prices[:] = answer.prices
+        self.ray[:] = answer.ray
 
     def certificate(self, status: Status) -> Certificate:
         """Copy of the last results as a certificate."""
@@ -214,6 +233,71 @@ class RankingSolution:
         )
 
 
+def _untidy(arrays: Arrays, workspace: Workspace, max_pricings: int, tol: float, feasibility_tol: float) -> Status:
+    """Answer what the kernel left without a proof; the workspace holds its attempt, and then the answer."""
+    gap_tol = max(tol, kernels.PROVEN_GAP)
+
+    def kernel(scaled: Arrays, units: Floats, left: int) -> Answer:
+        space = Workspace(scaled.u.size, workspace.m, workspace.K)
+        code = _kernel(
+            scaled.u,
+            scaled.A,
+            scaled.lower,
+            scaled.upper,
+            scaled.v,
+            space._floats,
+            space._ints,
+            space._pool,
+            left,
+            tol,
+            feasibility_tol,
+            _SMOOTHING,
+            _BOX,
+            _STALL_LIMIT,
+            0,
+            units,
+        )
+        return space._answer(code == kernels.LIMIT)
+
+    def judge(answer: Answer) -> int:
+        workspace._hold(answer)
+        verdict: int = kernels.prove_kernel(
+            arrays.u,
+            arrays.A,
+            arrays.lower,
+            arrays.upper,
+            arrays.v,
+            workspace._floats,
+            workspace._ints,
+            answer.infeasible,
+            gap_tol,
+            feasibility_tol,
+        )
+        return verdict if verdict == kernels.NEARLY_FEASIBLE else last_word(answer)
+
+    def last_word(answer: Answer) -> int:
+        """Ask the verifier, which turns to fractions where prices or entries are too steep for floats."""
+        certificate = workspace.certificate(Status.INFEASIBLE if answer.infeasible else Status.OPTIMAL)
+        found = verify_arrays(
+            certificate,
+            arrays.u,
+            arrays.A,
+            arrays.lower,
+            arrays.upper,
+            arrays.v,
+            tol=gap_tol,
+            feasibility_tol=feasibility_tol,
+        )
+        workspace._floats[1] = -np.inf if answer.infeasible else found.bound
+        if not found.holds:
+            return kernels.UNPROVEN
+        nearly = answer.infeasible and found.violation <= feasibility_tol * max(1, workspace.K)
+        return kernels.NEARLY_FEASIBLE if nearly else kernels.PROVEN
+
+    tried = workspace._answer() if workspace.pricings > 0 else None
+    return answer_untidy(arrays, Limits(max_pricings, feasibility_tol), kernel, judge, tried)
+
+
 def solve(
     problem: RankingProblem,
     *,
@@ -267,16 +351,16 @@ def solve(
     >>> solution.certificate().verify(problem).holds
     True
     """
-    K, n = problem.rows.shape
+    scores, rows = problem._candidate_scores, problem._candidate_rows
+    K, n = rows.shape
     m = problem.slots.values.size
     workspace = _workspace(n, m, K)
     floats, ints = workspace._floats, workspace._ints
-    known = 0 if warm is None else _load_warm(warm, workspace)
-    if not 0.0 <= tol < 1.0 or max_pricings < 1:
-        raise InvalidProblemError(f"tol={tol}, max_pricings={max_pricings}; need 0 <= tol < 1 and max_pricings >= 1")
+    known = 0 if warm is None else _load_warm(warm, problem, workspace)
+    _check_options(tol, max_pricings, problem.feasibility_tol)
     code: int = _kernel(
-        problem.scores,
-        problem.rows,
+        scores,
+        rows,
         problem.lower,
         problem.upper,
         problem.slots.values,
@@ -285,13 +369,22 @@ def solve(
         workspace._pool,
         max_pricings,
         tol,
+        problem.feasibility_tol,
         _SMOOTHING,
         _BOX,
         _STALL_LIMIT,
         known,
+        _AS_STATED,
     )
     if code < 0:
-        _refuse(code, problem.scores, problem.rows, problem.lower, problem.upper, problem.slots.values, workspace)
+        _refuse(code, scores, rows, problem.lower, problem.upper, problem.slots.values, workspace)
+    if code == kernels.NUMERICAL:
+        arrays = Arrays(scores, rows, problem.lower, problem.upper, problem.slots.values)
+        code = _untidy(arrays, workspace, max_pricings, tol, problem.feasibility_tol)
+    found = ints[: _HEAD + (K + 1) * m].copy()
+    if problem._candidates is not None:
+        end = _HEAD + int(found[0]) * m
+        found[_HEAD:end] = problem._candidates[found[_HEAD:end]]
     return RankingSolution(
         problem,
         _STATUS[code],
@@ -299,18 +392,28 @@ def solve(
         floats.item(1),
         ints.item(1),
         floats[: _HEAD + 3 * K + 1].copy(),
-        ints[: _HEAD + (K + 1) * m].copy(),
+        found,
     )
 
 
-def _load_warm(warm: RankingSolution, workspace: Workspace) -> int:
-    """Put the rankings of an earlier solution where the kernel looks for known ones."""
+def _check_options(tol: float, max_pricings: int, feasibility_tol: float) -> None:
+    if not 0.0 <= tol < 1.0 or max_pricings < 1:
+        raise InvalidProblemError(f"tol={tol}, max_pricings={max_pricings}; need 0 <= tol < 1 and max_pricings >= 1")
+    if not 0.0 <= feasibility_tol < 1.0:
+        raise InvalidProblemError(f"feasibility_tol={feasibility_tol}; need 0 <= feasibility_tol < 1")
+
+
+def _load_warm(warm: RankingSolution, problem: RankingProblem, workspace: Workspace) -> int:
+    """Put the rankings of an earlier solution where the kernel looks for known ones; those with blocked items go."""
     rankings = warm.lottery.rankings
-    if warm.problem.n != workspace.n or rankings.shape[1] != workspace.m:
+    if warm.problem.n != problem.n or rankings.shape[1] != workspace.m:
         raise InvalidProblemError(
-            f"warm solves n={warm.problem.n}, m={rankings.shape[1]}; this is n={workspace.n}, m={workspace.m}: "
+            f"warm solves n={warm.problem.n}, m={rankings.shape[1]}; this is n={problem.n}, m={workspace.m}: "
             "warm starts need the same candidates in the same order"
         )
+    if problem.blocked is not None and problem._candidates is not None:
+        rankings = rankings[~problem.blocked[rankings].any(axis=1)]
+        rankings = np.searchsorted(problem._candidates, rankings)
     known: int = min(rankings.shape[0], workspace.K + 1)
     workspace._ints[_HEAD : _HEAD + known * workspace.m] = rankings[:known].ravel()
     return known
@@ -326,6 +429,7 @@ def solve_arrays(
     *,
     tol: float = 1e-10,
     max_pricings: int = 5000,
+    feasibility_tol: float = 1e-9,
 ) -> Status:
     """Solve from plain arrays into a workspace: one compiled call that allocates nothing.
 
@@ -342,6 +446,8 @@ def solve_arrays(
         Of this n, m, K; holds the results afterwards.
     tol, max_pricings
         As in `solve`.
+    feasibility_tol : float
+        As in `RankingProblem`.
 
     Returns
     -------
@@ -374,16 +480,21 @@ def solve_arrays(
             workspace._pool,
             max_pricings,
             tol,
+            feasibility_tol,
             _SMOOTHING,
             _BOX,
             _STALL_LIMIT,
             0,
+            _AS_STATED,
         )
     except TypeError:
         _refuse_types(scores=(scores, 1), rows=(rows, 2), lower=(lower, 1), upper=(upper, 1), v=(slot_weights, 1))
         raise
     if code < 0:
         _refuse(code, scores, rows, lower, upper, slot_weights, workspace)
+    if code == kernels.NUMERICAL:
+        arrays = Arrays(scores, rows, lower, upper, slot_weights)
+        return _untidy(arrays, workspace, max_pricings, tol, feasibility_tol)
     return _STATUS[code]
 
 
@@ -415,6 +526,13 @@ def _refuse(
     if code == kernels.BAD_BOUNDS:
         k = int(np.flatnonzero(~((lower <= upper) & (lower < np.inf) & (upper > -np.inf)))[0])
         raise InvalidProblemError(f"lower[{k}] = {lower[k]}, upper[{k}] = {upper[k]}: give lower <= upper, no NaN")
+    if code in (kernels.TOO_LARGE_SCORES, kernels.TOO_LARGE_ROWS):
+        name, array = ("scores", scores) if code == kernels.TOO_LARGE_SCORES else ("rows", rows)
+        where = np.unravel_index(int(np.argmax(np.abs(array))), array.shape)
+        raise InvalidProblemError(
+            f"{name}[{', '.join(str(int(i)) for i in where)}] = {array[where]} times the slot weights overflows; "
+            f"divide the {name} by a common factor"
+        )
     raise InvalidProblemError(
         f"shapes scores {scores.shape}, rows {rows.shape}, lower {lower.shape}, upper {upper.shape}, slot_weights "
         f"{v.shape} with a workspace of n={workspace.n}, m={workspace.m}, K={workspace.K}; they must be (n,), (K, n), "
@@ -469,6 +587,7 @@ def solve_batch(
     threads: int = 1,
     tol: float = 1e-10,
     max_pricings: int = 5000,
+    feasibility_tol: float = 1e-9,
 ) -> BatchSolution:
     """Solve B requests of one size; equal to B calls of `solve_arrays`, bit by bit, whatever the number of threads.
 
@@ -480,8 +599,8 @@ def solve_batch(
     slot_weights : array of float64, shape (m,)
     threads : int
         Threads to share the requests among; the kernel releases the GIL.
-    tol, max_pricings
-        As in `solve`.
+    tol, max_pricings, feasibility_tol
+        As in `solve_arrays`.
 
     Returns
     -------
@@ -501,11 +620,9 @@ def solve_batch(
     >>> solve_batch(scores, rows, lower, upper, np.array([1.0, 0.5])).objective.round(3)
     array([3.7, 4. ])
     """
-    u = np.ascontiguousarray(scores, dtype=np.float64)
-    A = np.ascontiguousarray(rows, dtype=np.float64)
+    u, A, v = real_array(scores, "scores"), real_array(rows, "rows"), real_array(slot_weights, "slot_weights")
     A = A[None] if A.ndim == 2 else A
-    low, high = (np.atleast_2d(np.ascontiguousarray(x, dtype=np.float64)) for x in (lower, upper))
-    v = np.ascontiguousarray(slot_weights, dtype=np.float64)
+    low, high = np.atleast_2d(real_array(lower, "lower")), np.atleast_2d(real_array(upper, "upper"))
     if u.ndim != 2 or A.ndim != 3 or A.shape[2] != u.shape[1] or v.ndim != 1:
         raise InvalidProblemError(
             f"shapes scores {u.shape}, rows {A.shape}, slot_weights {v.shape}; they must be (B, n), (B, K, n) or "
@@ -513,6 +630,7 @@ def solve_batch(
         )
     if threads < 1:
         raise InvalidProblemError(f"threads={threads}; give at least 1")
+    _check_options(tol, max_pricings, feasibility_tol)
     B, n = u.shape
     K, m = A.shape[1], v.size
     for name, array, width in (("rows", A, K), ("lower", low, K), ("upper", high, K)):
@@ -537,13 +655,20 @@ def solve_batch(
             space._pool,
             max_pricings,
             tol,
+            feasibility_tol,
             _SMOOTHING,
             _BOX,
             _STALL_LIMIT,
+            _AS_STATED,
             status[chunk],
             floats[chunk],
             ints[chunk],
         )
+        for b in (np.flatnonzero(status[chunk] == kernels.NUMERICAL) + chunk.start).tolist():
+            space._floats[: floats.shape[1]], space._ints[: ints.shape[1]] = floats[b], ints[b]
+            arrays = Arrays(u[b], A[b % len(A)], low[b % len(low)], high[b % len(high)], v)
+            status[b] = _untidy(arrays, space, max_pricings, tol, feasibility_tol)
+            floats[b], ints[b] = space._floats[: floats.shape[1]], space._ints[: ints.shape[1]]
 
     _run(part, B, threads)
     bad = np.flatnonzero(status < 0)
@@ -586,5 +711,8 @@ def _run(part: Any, B: int, threads: int) -> None:
 
 def warmup() -> None:
     """Load the compiled kernels (compile them on the first call after an installation) before the first request."""
-    one = np.ones(1)
-    solve_arrays(one, np.ones((1, 1)), np.zeros(1), one, one, Workspace(1, 1, 1))
+    one, row = np.ones(1), np.ones((1, 1))
+    space = Workspace(1, 1, 1)
+    solve_arrays(one, row, np.zeros(1), one, one, space)
+    kernels.prove_kernel(one, row, np.zeros(1), one, one, space._floats, space._ints, False, 1e-9, 1e-9)
+    solve_batch(row, row, np.zeros(1), one, one)

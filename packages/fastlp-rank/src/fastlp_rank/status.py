@@ -14,3 +14,5 @@ class Status(enum.IntEnum):
     """No lottery meets all bounds; a Farkas ray proves it and the least-violation lottery is returned."""
     LIMIT = 2
     """Stopped at ``max_pricings``; the bound is valid, the lottery may violate rows by ``violations``."""
+    NUMERICAL = 3
+    """Rounding kept the answer from being proven; the bound is valid, the lottery may violate rows."""
