@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 uv run packages/multislot-rerank/benchmarks/feasibility.py [--draws 2000] [--seed 0]
 
-Pools of 3 to 60 candidates, 2 to 20 slots, up to five caps and gaps on three attributes of 1 to 8 values (some missing), up
-to four pins, a fresh quota. CP-SAT runs in an environment of its own. Prints disagreements, how many slates the plain
+Pools of 2 to 60 candidates, 2 to 20 slots, up to five caps and gaps on three attributes of 1 to 8 values (some
+missing), up to four pins, a fresh quota. CP-SAT runs in an environment of its own. Prints disagreements, how
+many slates the plain
 greedy would have broken although they can be kept, the most steps of look-ahead, and times.
 """
 
@@ -62,10 +63,13 @@ def draw(seed: tuple[int, int]) -> dict[str, Any]:
 
 def reranked(problem: dict[str, Any]) -> tuple[SequentialGreedyReranker, Candidates]:
     caps = [
-        MinGap(str(a), window) if most == 1 else MaxPerWindow(str(a), window, most) for a, window, most in problem["caps"]
+        MinGap(str(a), window) if most == 1 else MaxPerWindow(str(a), window, most)
+        for a, window, most in problem["caps"]
     ]
     quota = [FreshQuota(problem["quota"], 10.0)] if problem["quota"] else []
-    reranker = SequentialGreedyReranker([Relevance()], problem["k"], [*(Pin(*p) for p in problem["pins"]), *caps, *quota])
+    reranker = SequentialGreedyReranker(
+        [Relevance()], problem["k"], [*(Pin(*p) for p in problem["pins"]), *caps, *quota]
+    )
     attributes = {str(a): column for a, column in enumerate(problem["attributes"])}
     return reranker, Candidates(problem["scores"], None, attributes, [1.0 if f else 99.0 for f in problem["fresh"]])
 
@@ -99,7 +103,7 @@ def main() -> int:
     for number in wrong:
         print(f"seed {(arguments.seed, number)}: kept {kept[number]}, CP-SAT feasible {theirs[number]}")
     print(
-        f"{len(problems)} constraint sets, {sum(theirs)} feasible by CP-SAT: {len(wrong)} disagree, {unproven} unproven; "
+        f"{len(problems)} sets, {sum(theirs)} feasible by CP-SAT: {len(wrong)} disagree, {unproven} unproven; "
         f"plain greedy breaks {dead_ends} of the feasible ones; median {1e3 * np.median(seconds):.2f} ms, "
         f"slowest {max(seconds):.3f} s"
     )

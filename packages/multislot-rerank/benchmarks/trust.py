@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 uv run packages/multislot-rerank/benchmarks/trust.py [--draws 20000] [--seed 0]
 
-Values reach +-1e308, vectors 1e-298 to 1e298, with ties, copies, missing attribute values and all kinds of constraints. The
-lazy kernel and the scan must give the same bits; the re-ranker the slate, the relaxed constraints and the refusals that
+Values reach +-1e308, vectors 1e-298 to 1e298, with ties, copies, missing attribute values and all kinds of constraints.
+The lazy kernel and the scan must give the same bits; the re-ranker the slate, the relaxed constraints and
+the refusals that
 the definitions give (``tests/oracles/slate_by_definition.py``). Prints what differs and the slowest re-ranking.
 """
 

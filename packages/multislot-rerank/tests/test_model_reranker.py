@@ -73,7 +73,10 @@ def test_lazy_slate_of_a_monotone_model_equals_scoring_every_candidate(logged):
     model = ModelReranker.fit(
         logged.requests, logged.slates, {"click": logged.clicks}, attributes=ATTRIBUTES, monotone=True
     )
-    kept = [ContextFeatures(2, ATTRIBUTES, WORLD.slots, dimension=8, aged=False).names.index(name) for name in model.features.names]
+    kept = [
+        ContextFeatures(2, ATTRIBUTES, WORLD.slots, dimension=8, aged=False).names.index(name)
+        for name in model.features.names
+    ]
     rng = np.random.default_rng(8)
     for _ in range(40):
         request, _ = WORLD.request(rng)

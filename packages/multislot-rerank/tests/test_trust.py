@@ -200,7 +200,9 @@ def test_what_is_no_number_is_refused_everywhere(column):
         Candidates([1.0, 2.0], column if column is not None else [[None], [1.0]])
     if isinstance(column, np.ndarray | list):
         with pytest.raises(InvalidInput, match="embeddings"):
-            Candidates([1.0, 2.0], np.ma.array(column).reshape(-1, 1) if np.ma.is_masked(column) else [[v] for v in column])
+            Candidates(
+                [1.0, 2.0], np.ma.array(column).reshape(-1, 1) if np.ma.is_masked(column) else [[v] for v in column]
+            )
     if column is not None:
         with pytest.raises(InvalidInput, match="age_s"):
             Candidates([1.0, 2.0], age_s=column)
@@ -255,7 +257,9 @@ def test_containers_of_any_order_keeping_kind_are_taken():
     assert reranker.rerank(candidates).items.tolist() == [0]
 
 
-@pytest.mark.parametrize("value", [None, "1", True, 1j, np.timedelta64(1, "s"), [1.0], float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize(
+    "value", [None, "1", True, 1j, np.timedelta64(1, "s"), [1.0], float("nan"), float("inf"), -1.0]
+)
 def test_numbers_of_objectives_and_constraints_are_numbers(value):
     calls = [
         lambda: Freshness(value, 1.0),

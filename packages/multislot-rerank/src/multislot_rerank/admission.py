@@ -7,7 +7,6 @@ without an error further in.
 import math
 from collections.abc import Iterable, Mapping, Set
 from numbers import Integral, Real
-from types import UnionType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from multislot_rerank.errors import InvalidInput
 __all__ = ["instance", "members", "names", "number", "whole"]
 
 Kind = TypeVar("Kind")
+_NO_NUMBERS: tuple[type[Any], ...] = (bool, np.bool_, np.timedelta64)  # though Python registers them as such
 
 
 def instance(name: str, value: object, kind: type[Kind]) -> Kind:
@@ -26,7 +26,7 @@ def instance(name: str, value: object, kind: type[Kind]) -> Kind:
     raise InvalidInput(f"{name}={_shown(value)} is no {kind.__name__}; {_remedy(value, (kind,))}")
 
 
-def members(name: str, values: object, kinds: type[Any] | UnionType) -> tuple[Any, ...]:
+def members(name: str, values: object, kinds: Any) -> tuple[Any, ...]:
     """Return the values as a tuple if each is an instance of one of ``kinds``."""
     allowed = getattr(kinds, "__args__", (kinds,))
     wanted = ", ".join(kind.__name__ for kind in allowed)
@@ -56,7 +56,7 @@ def names(name: str, values: object) -> tuple[str, ...]:
 
 def number(name: str, value: object) -> float:
     """Return one finite real number as a float; truth values and durations are none."""
-    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_, np.timedelta64)):
+    if isinstance(value, _NO_NUMBERS) or not isinstance(value, Real):
         raise InvalidInput(f"{name}={_shown(value)} must be a number")
     try:
         plain = float(value)
@@ -69,11 +69,7 @@ def number(name: str, value: object) -> float:
 
 def whole(name: str, value: object, least: int) -> int:
     """Return one whole number of at least ``least`` as an int."""
-    if (
-        not isinstance(value, Integral)
-        or isinstance(value, (bool, np.bool_, np.timedelta64))
-        or int(value) < least
-    ):
+    if isinstance(value, _NO_NUMBERS) or not isinstance(value, Integral) or int(value) < least:
         raise InvalidInput(f"{name}={_shown(value)} must be at least {least}, a whole number")
     return int(value)
 

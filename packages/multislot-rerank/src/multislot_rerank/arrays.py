@@ -83,9 +83,9 @@ def probabilities(name: str, values: ArrayLike, ndim: int) -> Floats:
 def seconds(name: str, values: ArrayLike) -> Floats:
     """Return a vector in seconds: plain numbers are seconds, durations are converted."""
     array = plain_array(name, values)
-    if array.dtype.kind == "O" and array.ndim == 1 and array.size:
-        if all(isinstance(value, timedelta) and value == value for value in array):
-            array = np.array([value.total_seconds() for value in array])
+    durations = array.dtype.kind == "O" and array.ndim == 1 and array.size
+    if durations and all(isinstance(value, timedelta) and value == value for value in array):
+        array = np.array([value.total_seconds() for value in array])
     if array.dtype.kind == "m":
         unit, _ = np.datetime_data(array.dtype)
         if unit not in _SIZED_UNITS:
@@ -123,7 +123,7 @@ def real(name: str, values: ArrayLike) -> NDArray[Any]:
         return array
     if kind == "O":
         for value in array.flat:
-            if not isinstance(value, Real) or isinstance(value, np.timedelta64):
+            if isinstance(value, np.timedelta64) or not isinstance(value, Real):
                 raise InvalidInput(f"{name} is ragged or not numeric (it holds {value!r}); give numbers")
         try:
             return array.astype(np.float64)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -95,7 +96,7 @@ def unit_scale(embeddings: ArrayLike) -> tuple[Vectors, Floats]:
     return vectors, inverse_norm
 
 
-def _codes(name: object, values: Sequence[object], rows: int) -> Ints:
+def _codes(name: object, values: Any, rows: int) -> Ints:
     """Number the values; each missing one gets a number of its own, as it is equal to nothing."""
     if not isinstance(name, str):
         raise InvalidInput(f"attributes has the key {name!r}; name attributes by texts")
@@ -117,7 +118,9 @@ def _codes(name: object, values: Sequence[object], rows: int) -> Ints:
     try:
         codes = np.array([seen.setdefault(value, len(seen)) for value in values], np.int64)
     except TypeError as error:
-        raise InvalidInput(f"{label} holds a value that cannot be compared ({error}); give one text or number") from None
+        raise InvalidInput(
+            f"{label} holds a value that cannot be compared ({error}); give one text or number"
+        ) from None
     absent = [code for value, code in seen.items() if _is_missing(label, value)]
     if absent:
         nowhere = np.isin(codes, absent)

@@ -199,7 +199,7 @@ def _describe(slot, left, path, reach, missing, state):  # type: ignore[no-untyp
 def _complete(  # type: ignore[no-untyped-def]
     first, kind_of_first, path, left, codes, fresh, pinned, caps, quota, failed, steps
 ):
-    """Fill ``path`` from slot ``first`` on (with that type, unless -1); 1 if it can be done, 0 if not, -1 at the bound."""
+    """Fill ``path`` from slot ``first`` on (there with that type, unless -1): YES, NO, or UNKNOWN at the bound."""
     slots, kinds = path.size, left.size
     missing = quota
     for slot in range(first):

@@ -8,11 +8,8 @@ Whatever the finished slate breaks, pins included, it reports.
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 
-import numpy as np
-
-from multislot_rerank.admission import names, whole
+from multislot_rerank.admission import names, number, whole
 from multislot_rerank.errors import InvalidInput
 
 __all__ = ["Constraint", "FreshQuota", "MaxPerWindow", "MinGap", "Pin"]
@@ -63,10 +60,11 @@ class FreshQuota:
     max_age_s: float
 
     def __post_init__(self) -> None:
-        count, age = whole("FreshQuota: count", self.count, 1), self.max_age_s
-        if not isinstance(age, Real) or isinstance(age, (bool, np.bool_, np.timedelta64)) or not age > 0:
-            raise InvalidInput(f"FreshQuota: max_age_s={age!r} must be positive, a number of seconds")
-        _keep(self, count=count, max_age_s=float(age) if age < math.inf else math.inf)
+        count = whole("FreshQuota: count", self.count, 1)
+        age = math.inf if self.max_age_s == math.inf else number("FreshQuota: max_age_s", self.max_age_s)
+        if age <= 0:
+            raise InvalidInput(f"FreshQuota: max_age_s={self.max_age_s} must be positive")
+        _keep(self, count=count, max_age_s=age)
 
 
 Constraint = Pin | MaxPerWindow | MinGap | FreshQuota

@@ -154,7 +154,9 @@ class ContextFeatures:
         with np.errstate(over="ignore", invalid="ignore"):
             static[:, self.scores : -1] = candidates.scores - candidates.scores.mean(axis=0)
             if not np.isfinite(static[:, self.scores : -1]).all():
-                raise InvalidInput("scores are too large to subtract their mean; scale them as when the model was fitted")
+                raise InvalidInput(
+                    "scores are too large to subtract their mean; scale them as when the model was fitted"
+                )
         static[:, -1] = 0.0 if candidates.age_s is None else np.log1p(candidates.age_s)
         codes = np.empty((len(candidates), len(self.attributes)), np.int64)
         for column, name in enumerate(self.attributes):

@@ -150,7 +150,9 @@ def _dpp(vectors: Vectors, inverse_norm: Floats, relevance: Floats, k: int, dive
         return Diversified(items, relevance[items], Strategy.DPP, diversity)
     quality = exponential_quality(relevance, 1 - diversity)
     if not quality.max() < _LARGEST_QUALITY:
-        raise InvalidInput(f"scores[{int(np.argmax(relevance))}] is an outlier whose quality overflows; clip the scores")
+        raise InvalidInput(
+            f"scores[{int(np.argmax(relevance))}] is an outlier whose quality overflows; clip the scores"
+        )
     items, gains, found = lazy_dpp(vectors, inverse_norm, quality, k, _RANK_TOLERANCE)
     if found < k:
         rest = np.argsort(-relevance, kind="stable")

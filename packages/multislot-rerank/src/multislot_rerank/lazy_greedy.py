@@ -82,7 +82,7 @@ def cosine_of(embeddings, inverse_norm, i, j):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def inverse_norms(embeddings: Vectors) -> tuple[Floats, int]:
-    """1 / |e_i|, 0 for a zero vector (similar to nothing), and the first row that is not finite or needs scaling, or -1."""
+    """1 / |e_i|, 0 for a zero vector (similar to nothing); the first row not finite or to be scaled, or -1."""
     found = np.zeros(embeddings.shape[0])
     for i in range(embeddings.shape[0]):
         square = _dot(embeddings, i, embeddings, i, embeddings.shape[1])

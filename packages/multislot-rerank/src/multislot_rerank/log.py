@@ -66,8 +66,7 @@ class SlateLog:
 
     def __post_init__(self) -> None:
         slates = integers("slates", self.slates, 2)
-        rewards = finite("rewards", self.rewards, 3 if np.ndim(self.rewards) == 3 else 2)
-        rewards = rewards.reshape(*rewards.shape[:2], -1)
+        rewards = _rewards(self.rewards)
         counts = _candidates(self.candidates, slates)
         steps, margins = (probabilities(name, getattr(self, name), 2) for name in ("conditionals", "marginals"))
         distinct_rows("slates", slates)
@@ -158,7 +157,8 @@ class SlateLog:
         left = counts[:, None] - steps
         conditionals = 1.0 / left
         marginals = np.broadcast_to(1.0 / counts[:, None], shown.shape)
-        return cls(shown, rewards, conditionals, marginals, counts, _named(objectives, rewards), True)
+        values = _rewards(rewards)
+        return cls(shown, values, conditionals, marginals, counts, _named(objectives, values), True)
 
     @classmethod
     def from_propensities(
@@ -189,7 +189,8 @@ class SlateLog:
         shown = integers("slates", slates, 2)
         steps = probabilities("conditionals", conditionals, 2)
         margins = probabilities("marginals", marginals, 2)
-        return cls(shown, rewards, steps, margins, _candidates(candidates, shown), _named(objectives, rewards), False)
+        values, counts = _rewards(rewards), _candidates(candidates, shown)
+        return cls(shown, values, steps, margins, counts, _named(objectives, values), False)
 
     @classmethod
     def from_frame(
@@ -204,8 +205,8 @@ class SlateLog:
         Parameters
         ----------
         frame : DataFrame
-            Columns ``request``, ``slot`` (0 is the first), ``item``, ``candidates``, the objectives, and the propensities
-            ``conditional`` and ``marginal``.
+            Columns ``request``, ``slot`` (0 is the first), ``item``, ``candidates``, the objectives, and the
+            propensities ``conditional`` and ``marginal``.
         objectives : sequence of str
             Reward columns.
         logging : {"uniform"}, optional
@@ -236,7 +237,7 @@ class SlateLog:
         try:
             ordered = frame.sort_values(["request", "slot"], kind="stable")
         except TypeError as error:
-            raise InvalidInput(f"request or slot mixes kinds of values ({error}); give one kind") from error
+            raise InvalidInput(f"request mixes kinds of values ({error}); give one kind") from error
         slot = integers("slot", ordered["slot"].to_numpy(), 1)
         slots, request = int(slot.max()) + 1, ordered["request"].to_numpy()
         if (
@@ -265,9 +266,7 @@ class SlateLog:
         rewards = np.stack([wide(objective) for objective in rewarded], axis=2)
         if logging == "uniform":
             return cls.uniform(slates, rewards, counts[:, 0], rewarded)
-        return cls.from_propensities(
-            slates, rewards, wide("conditional"), counts[:, 0], wide("marginal"), rewarded
-        )
+        return cls.from_propensities(slates, rewards, wide("conditional"), counts[:, 0], wide("marginal"), rewarded)
 
 
 @dataclass(frozen=True)
@@ -367,11 +366,18 @@ def running_product(steps: Floats) -> Floats:
     return product
 
 
-def _named(objectives: Sequence[str] | None, rewards: ArrayLike) -> tuple[str, ...]:
+def _rewards(rewards: ArrayLike) -> Floats:
+    """Rewards with an axis for objectives, shape (n, K, M)."""
+    given = plain_array("rewards", rewards)
+    values = finite("rewards", given, 3 if given.ndim == 3 else 2)
+    return values.reshape(*values.shape[:2], -1)
+
+
+def _named(objectives: Sequence[str] | None, rewards: Floats) -> tuple[str, ...]:
     """Names of the rewards: those given, else ``reward``, or ``reward_0`` and so on."""
     if objectives is not None:
         return names("objectives", objectives)
-    count = np.shape(rewards)[2] if np.ndim(rewards) == 3 else 1
+    count = rewards.shape[2]
     return ("reward",) if count == 1 else tuple(f"reward_{m}" for m in range(count))
 
 
@@ -382,7 +388,9 @@ def _propensity_columns(frame: "pd.DataFrame", logging: str | None) -> tuple[str
         raise InvalidInput(f"logging={logging!r} is unknown; say 'uniform', or leave it out for recorded propensities")
     if logging == "uniform":
         if known:
-            raise InvalidInput(f"frame has {' and '.join(known)} where logging='uniform' leaves nothing to record; drop one")
+            raise InvalidInput(
+                f"frame has {' and '.join(known)} where logging='uniform' leaves nothing to record; drop one"
+            )
         return ()
     if len(known) < 2:
         raise InvalidInput(
@@ -419,7 +427,9 @@ def _consistent(steps: Floats, margins: Floats, candidates: Ints, is_uniform: bo
 def _candidates(candidates: ArrayLike, slates: Ints) -> Ints:
     given = plain_array("candidates", candidates)
     if given.ndim > 1 or (given.ndim == 1 and len(given) != len(slates)):
-        raise InvalidInput(f"candidates has shape {given.shape} for {len(slates)} slates; give one number, or one a slate")
+        raise InvalidInput(
+            f"candidates has shape {given.shape} for {len(slates)} slates; give one number, or one a slate"
+        )
     counts = integers("candidates", np.broadcast_to(given, (len(slates),)), 1)
     few = counts < slates.shape[1]
     if few.any():
@@ -438,6 +448,6 @@ def _inside(name: str, slates: Ints, candidates: Ints) -> None:
         )
 
 
-def _same_shape(name: str, array: Floats | Ints, slates: Ints) -> None:
+def _same_shape(name: str, array: Floats | Ints, slates: Floats | Ints) -> None:
     if array.shape != slates.shape:
         raise InvalidInput(f"{name} has shape {array.shape} where the logged slates have {slates.shape}")

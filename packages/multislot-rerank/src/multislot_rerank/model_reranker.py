@@ -124,10 +124,14 @@ class ModelReranker:
         if not given:
             raise InvalidInput("requests is empty; give at least one")
         if not isinstance(rewards, Mapping) or not rewards:
-            raise InvalidInput(f"rewards={rewards!r:.60} is no mapping or empty; give {{objective: 0 or 1, shape (n, K)}}")
+            raise InvalidInput(
+                f"rewards={rewards!r:.60} is no mapping or empty; give {{objective: 0 or 1, shape (n, K)}}"
+            )
         reserved = sorted(_OURS & set(parameters or {}))
         if reserved:
-            raise InvalidInput(f"parameters sets {', '.join(reserved)}, which the re-ranker itself decides; leave it out")
+            raise InvalidInput(
+                f"parameters sets {', '.join(reserved)}, which the re-ranker itself decides; leave it out"
+            )
         features = ContextFeatures.of(given[0], attributes, shown.shape[1], monotone)
         settings = {**_DEFAULTS, "monotone_constraints": list(features.directions)} if monotone else _DEFAULTS
         rows = training_rows(features, given, shown)

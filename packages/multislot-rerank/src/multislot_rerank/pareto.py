@@ -168,10 +168,11 @@ def sweep(
 
 def chosen_senses(log: SlateLog, senses: Sequence[Sense] | None) -> tuple[Sense, ...]:
     """Return one sense an objective, ``max`` unless said."""
+    more: Sense = "max"
     if senses is None:
-        return ("max",) * len(log.objectives)
-    chosen = (senses,) if isinstance(senses, str) else tuple(senses)
-    if isinstance(senses, str) or len(chosen) != len(log.objectives) or any(s not in ("max", "min") for s in chosen):
+        return (more,) * len(log.objectives)
+    chosen = () if isinstance(senses, str) else tuple(senses)
+    if len(chosen) != len(log.objectives) or any(sense not in ("max", "min") for sense in chosen):
         raise InvalidInput(f"senses={senses!r} must hold 'max' or 'min' for each of {', '.join(log.objectives)}")
     return chosen
 

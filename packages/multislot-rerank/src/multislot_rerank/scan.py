@@ -163,7 +163,7 @@ def _choices(
 def _ever_looser(
     problem: ScanProblem, items: Sequence[int], slot: int, kept: Kept | None
 ) -> Iterator[NDArray[np.bool_]]:
-    """Candidates under all constraints, then without the last cap, and so on; the quota goes last, what is kept never."""
+    """Candidates under all constraints, then without the last cap, and so on; the quota last, what is kept never."""
     count, slots = len(problem.static), len(problem.pinned)
     free = np.ones(count, np.bool_)
     free[list(items)] = False

@@ -184,7 +184,7 @@ def replay_shards(
         raise InvalidInput(f"shards is no list but {type(shards).__name__}; give a list of callables")
     jobs = [(shard, interaction) for shard in shards]
     for number, (shard, _) in enumerate(jobs):
-        if not callable(shard):
+        if isinstance(shard, type) or not callable(shard):
             raise InvalidInput(f"shards[{number}]={shard!r} cannot be called; give functions that return (log, target)")
     if not jobs:
         raise InvalidInput("shards is empty; give at least one")

@@ -17,9 +17,7 @@ __all__ = ["broken_slots"]
 
 
 @njit(cache=True, nogil=True)
-def broken_slots(
-    items: Ints, codes: Ints, caps: Ints, fresh: NDArray[np.bool_], fresh_quota: int
-) -> NDArray[np.bool_]:
+def broken_slots(items: Ints, codes: Ints, caps: Ints, fresh: NDArray[np.bool_], fresh_quota: int) -> NDArray[np.bool_]:
     """Shape (K, C + 1): a column a cap (attribute, window, count) and the last for the quota."""
     slots, quota = items.size, caps.shape[0]
     broken = np.zeros((slots, quota + 1), np.bool_)

@@ -1,4 +1,4 @@
-"""Requests drawn to be awkward: ties, copies, values to +-1e308, vectors from 1e-300 to 1e300, constraints that clash."""
+"""Requests drawn to be awkward: ties, copies, values to +-1e308, vectors to 1e+-298, clashing constraints."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -65,7 +65,9 @@ def draw(seed):
             for column in attributes.values():
                 column[target] = column[source]
     objectives = _objectives(rng, kind, exact, scores.shape[1], k)
-    return Request(objectives, k, _constraints(rng, count, k) if constrained else [], scores, embeddings, attributes, age_s)
+    return Request(
+        objectives, k, _constraints(rng, count, k) if constrained else [], scores, embeddings, attributes, age_s
+    )
 
 
 def _value(rng, values):

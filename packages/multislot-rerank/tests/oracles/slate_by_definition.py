@@ -57,7 +57,9 @@ def overflows(objectives, k, scores, beam=1):
         else:
             others += objective.weight * max(-math.log(objective.jitter), math.log1p(objective.jitter))
     factor = k if beam > 1 else 1
-    return any((sum(abs(w * s) for w, s in zip(weights, row, strict=True)) + others) * factor > LARGEST for row in scores)
+    return any(
+        (sum(abs(w * s) for w, s in zip(weights, row, strict=True)) + others) * factor > LARGEST for row in scores
+    )
 
 
 def utilities(objectives, scores, cos, attributes, age_s):
@@ -112,7 +114,9 @@ def broken(slate, constraints, attributes, age_s):
                 if short > len(stale):
                     found.add((len(slate) - 1, constraint))
         else:
-            window, most = (constraint.gap, 1) if isinstance(constraint, MinGap) else (constraint.window, constraint.count)
+            window, most = (
+                (constraint.gap, 1) if isinstance(constraint, MinGap) else (constraint.window, constraint.count)
+            )
             column = attributes[constraint.attribute]
             for start in range(len(slate)):
                 inside = [slot for slot in range(start, min(start + window, len(slate))) if slate[slot] is not None]
