@@ -161,7 +161,7 @@ def disagreement(request):
         request.objectives, request.scores.tolist(), slate_by_definition.cosines(request.embeddings),
         request.attributes, request.age_s.tolist(),
     )  # fmt: skip
-    log_det = any(isinstance(objective, LogDeterminant) for objective in request.objectives)
+    log_det = any(isinstance(o, LogDeterminant) and o.weight > 0 for o in request.objectives)
     expected = slate_by_definition.greedy(
         request.k, request.constraints, value, request.attributes, request.age_s.tolist(), len(request.scores),
         1e-9 if log_det else 1e-12,
