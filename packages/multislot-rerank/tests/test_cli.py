@@ -66,10 +66,12 @@ def test_evaluate_prints_the_ladder(tmp_path, capsys, suffix):
         path = tmp_path / f"{name}.{suffix}"
         frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
     files = [str(tmp_path / f"{name}.{suffix}") for name in ("log", "target")]
-    assert main(["evaluate", *files, "--objective", "click"]) == 0
+    assert main(["evaluate", *files, "--objective", "click", "--logging", "uniform"]) == 0
     shown = capsys.readouterr().out
     assert "recommended: replay (full)" in shown
-    assert main(["evaluate", *files]) == 2
+    assert main(["evaluate", *files, "--objective", "click"]) == 2
+    assert "or say logging='uniform'" in capsys.readouterr().err
+    assert main(["evaluate", *files, "--logging", "uniform"]) == 2
     assert "frame has no column reward" in capsys.readouterr().err
 
 
@@ -83,10 +85,10 @@ def test_a_target_of_other_requests_is_refused(tmp_path, capsys):
         (log.iloc[1:], "target has 3 rows where the log has 4"),
     ):
         changed.to_csv(tmp_path / "target.csv", index=False)
-        assert main(["evaluate", str(tmp_path / "log.csv"), str(tmp_path / "target.csv")]) == 2
+        assert main(["evaluate", str(tmp_path / "log.csv"), str(tmp_path / "target.csv"), "--logging", "uniform"]) == 2
         assert message in capsys.readouterr().err
         changed.assign(policy="a").to_csv(tmp_path / "policies.csv", index=False)
-        assert main(["pareto", str(tmp_path / "log.csv"), str(tmp_path / "policies.csv")]) == 2
+        assert main(["pareto", str(tmp_path / "log.csv"), str(tmp_path / "policies.csv"), "--logging", "uniform"]) == 2
         assert message.replace("target", "policy 'a'") in capsys.readouterr().err
 
 
@@ -130,7 +132,7 @@ def test_pareto_simulate_and_benchmark(tmp_path, capsys):
     pd.DataFrame(rows).to_csv(log, index=False)
     shown = [{"policy": f"item {a}", "request": i, "slot": 0, "item": a} for a in range(3) for i in range(600)]
     pd.DataFrame(shown).to_csv(policies, index=False)
-    objectives = ["--objective", "click", "--objective", "fresh"]
+    objectives = ["--objective", "click", "--objective", "fresh", "--logging", "uniform"]
     picture = tmp_path / "front.svg"
     assert main(["pareto", str(log), str(policies), *objectives, "--plot", str(picture)]) == 0
     out = capsys.readouterr().out

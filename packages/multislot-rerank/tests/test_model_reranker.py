@@ -29,11 +29,11 @@ def fitted(logged):
 
 
 def test_feature_rows_equal_their_definition(logged):
-    layout = ContextFeatures(2, ATTRIBUTES, WORLD.slots)
     aged = Candidates(
         logged.requests[0].scores, logged.requests[0].embeddings, logged.requests[0].attributes, np.arange(20.0) * 3600
     )
     for request, slate in [(aged, logged.slates[0]), *zip(logged.requests[1:20], logged.slates[1:20], strict=True)]:
+        layout = ContextFeatures.of(request, ATTRIBUTES, WORLD.slots)
         rows = layout.rows(request, slate)
         assert rows.shape == (WORLD.slots, len(layout.names))
         for slot, item in enumerate(slate):
@@ -42,7 +42,7 @@ def test_feature_rows_equal_their_definition(logged):
 
 
 def test_compiled_trees_equal_lightgbm(logged):
-    layout = ContextFeatures(2, ATTRIBUTES, WORLD.slots)
+    layout = ContextFeatures(2, ATTRIBUTES, WORLD.slots, dimension=8, aged=False)
     rows = training_rows(layout, logged.requests, logged.slates)
     booster = lightgbm.train(
         {"objective": "binary", "verbosity": -1, "num_threads": 1}, lightgbm.Dataset(rows, logged.clicks.ravel()), 60
@@ -73,7 +73,10 @@ def test_lazy_slate_of_a_monotone_model_equals_scoring_every_candidate(logged):
     model = ModelReranker.fit(
         logged.requests, logged.slates, {"click": logged.clicks}, attributes=ATTRIBUTES, monotone=True
     )
-    kept = [ContextFeatures(2, ATTRIBUTES, WORLD.slots).names.index(name) for name in model.features.names]
+    kept = [
+        ContextFeatures(2, ATTRIBUTES, WORLD.slots, dimension=8, aged=False).names.index(name)
+        for name in model.features.names
+    ]
     rng = np.random.default_rng(8)
     for _ in range(40):
         request, _ = WORLD.request(rng)
@@ -137,7 +140,7 @@ def test_artefact_round_trip_is_exact(fitted, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda d: d.update(schema=9), "no model of schema 1"),
+        (lambda d: d.update(schema=9), "no model of schema 2"),
         (lambda d: d["heads"]["click"].pop("leaf"), "trees lack leaf"),
         (lambda d: d["heads"]["click"]["left"].__setitem__(0, 10**6), "left points outside"),
         (lambda d: d["heads"]["click"]["right"].__setitem__(3, 0), "right points outside"),
@@ -157,7 +160,7 @@ def test_a_damaged_artefact_is_refused(fitted, tmp_path, damage, message):
         ModelReranker.load(path)
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"schema": 1}', "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "{", '{"schema": 1}', '{"schema": 2}', "[" * 100_000])
 def test_what_is_no_artefact_is_refused(tmp_path, text):
     path = tmp_path / "model.json"
     path.write_text(text)
@@ -175,8 +178,8 @@ def test_bad_input_is_named(logged, fitted):
     with pytest.raises(InvalidInput, match=r"slates\[4\].*outside its 20 candidates"):
         ModelReranker.fit(logged.requests[:9], outside, {"click": logged.clicks[:9]})
     with pytest.raises(InvalidInput, match="8 slots are more than the 3 candidates"):
-        fitted.rerank(Candidates(np.ones((3, 2)), np.eye(3), {"creator": [1, 2, 3], "topic": [1, 2, 3]}))
+        fitted.rerank(Candidates(np.ones((3, 2)), np.ones((3, 8)), {"creator": [1, 2, 3], "topic": [1, 2, 3]}))
     with pytest.raises(InvalidInput, match="no attribute 'topic', which the model uses"):
-        fitted.rerank(Candidates(np.ones((9, 2)), np.eye(9), {"creator": list(range(9))}))
+        fitted.rerank(Candidates(np.ones((9, 2)), np.ones((9, 8)), {"creator": list(range(9))}))
     with pytest.raises(InvalidInput, match="scores has 1 columns where the model has 2"):
-        fitted.rerank(Candidates(np.ones(9), np.eye(9), {"creator": list(range(9)), "topic": list(range(9))}))
+        fitted.rerank(Candidates(np.ones(9), np.ones((9, 8)), {"creator": list(range(9)), "topic": list(range(9))}))

@@ -186,18 +186,18 @@ def test_long_table_round_trip():
             "dwell": log.rewards[:, :, 1].ravel(),
         }
     ).sample(frac=1, random_state=0)
-    read = SlateLog.from_frame(frame, ["click", "dwell"])
+    read = SlateLog.from_frame(frame, ["click", "dwell"], logging="uniform")
     assert np.array_equal(read.slates, log.slates)
     assert np.array_equal(read.rewards, log.rewards)
     assert read.is_uniform
     assert read.objectives == ("click", "dwell")
     with pytest.raises(InvalidInput, match="no column dwel"):
-        SlateLog.from_frame(frame, ["click", "dwel"])
+        SlateLog.from_frame(frame, ["click", "dwel"], logging="uniform")
     with pytest.raises(InvalidInput, match=r"every request needs slots 0 .. 2"):
-        SlateLog.from_frame(frame.iloc[1:], ["click"])
+        SlateLog.from_frame(frame.iloc[1:], ["click"], logging="uniform")
     with pytest.raises(InvalidInput, match="each once"):  # a request twice
-        SlateLog.from_frame(frame.assign(slot=0), ["click"])
+        SlateLog.from_frame(frame.assign(slot=0), ["click"], logging="uniform")
     with pytest.raises(InvalidInput, match="no rows"):
-        SlateLog.from_frame(frame.iloc[:0], ["click"])
+        SlateLog.from_frame(frame.iloc[:0], ["click"], logging="uniform")
     with pytest.raises(InvalidInput, match="item is ragged or not numeric"):
-        SlateLog.from_frame(frame.assign(item="x"), ["click"])
+        SlateLog.from_frame(frame.assign(item="x"), ["click"], logging="uniform")

@@ -1,12 +1,13 @@
 """The candidates of one request: scores, embeddings, attributes and ages, validated once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from multislot_rerank.arrays import Floats, Ints, Vectors, finite
+from multislot_rerank.arrays import Floats, Ints, Vectors, finite, plain_array, real, seconds
 from multislot_rerank.errors import InvalidInput
 from multislot_rerank.lazy_greedy import inverse_norms
 
@@ -22,16 +23,19 @@ class Candidates:
     scores : ndarray, shape (N, M)
         Scores of the second-pass rankers, one column an objective; a vector counts as one column.
     embeddings : ndarray, shape (N, d), optional
-        Vectors whose cosine says how alike two items are.
+        Vectors whose cosine says how alike two items are, of any length from 1e-308 to 1e308: a row whose square would
+        leave double precision is kept times a power of two. A zero vector is similar to nothing.
     attributes : mapping of str to sequence of length N
-        Values such as a creator or a topic, of any kind that compares for equality.
+        Values such as a creator or a topic, of any kind that compares for equality. None, NaN, NaT and NA mean "no
+        value": equal to nothing, not even to each other.
     age_s : ndarray, shape (N,), optional
-        Age of each item at the time of the request, in seconds, at least 0.
+        Age of each item at the time of the request, at least 0: numbers are seconds, durations are converted.
 
     Raises
     ------
     InvalidInput
-        For NaN or infinite numbers, lengths that differ, or a negative age.
+        For what is no finite real number (NaN, None, text, complex, dates, masked entries), lengths that differ, a
+        negative age, or an attribute that cannot be compared.
 
     Examples
     --------
@@ -47,7 +51,7 @@ class Candidates:
     inverse_norm: Floats = field(init=False)
 
     def __post_init__(self) -> None:
-        given = np.asarray(self.scores)
+        given = plain_array("scores", self.scores)
         scores = finite("scores", given.reshape(-1, 1) if given.ndim == 1 else given, 2)
         rows = len(scores)
         store = object.__setattr__
@@ -64,7 +68,7 @@ class Candidates:
             raise InvalidInput('attributes is no mapping; give {"name": [a value a candidate]} or leave it out')
         store(self, "codes", {name: _codes(name, values, rows) for name, values in self.attributes.items()})
         if self.age_s is not None:
-            age = finite("age_s", self.age_s, 1)
+            age = seconds("age_s", self.age_s)
             _length("age_s", len(age), rows)
             if (age < 0).any():
                 row = int(np.argmax(age < 0))
@@ -76,23 +80,63 @@ class Candidates:
 
 
 def unit_scale(embeddings: ArrayLike) -> tuple[Vectors, Floats]:
-    """Embeddings as they are (float32 or float64) and 1 / |e_i|; taking the norms finds rows that are not finite."""
-    array = np.asarray(embeddings)
+    """Embeddings (float32 or float64) and 1 / |e_i|, scaled by powers of two where squares would over- or underflow."""
+    array = real("embeddings", embeddings)
     if array.ndim != 2 or array.size == 0 or array.dtype not in (np.float32, np.float64):
-        array = finite("embeddings", embeddings, 2)
+        array = finite("embeddings", array, 2)
     vectors: Vectors = np.ascontiguousarray(array)
-    inverse_norm, bad = inverse_norms(vectors)
-    if bad >= 0:
-        raise InvalidInput(f"embeddings[{bad}] is not finite or too long to square; drop or mend this row")
+    inverse_norm, odd = inverse_norms(vectors)
+    if odd >= 0:
+        unfit = ~np.isfinite(vectors).all(axis=1)
+        if unfit.any():
+            raise InvalidInput(f"embeddings[{int(np.argmax(unfit))}] is not finite; drop or mend this row")
+        _, exponent = np.frexp(np.abs(vectors).max(axis=1))
+        vectors = np.ascontiguousarray(np.ldexp(vectors, -exponent[:, None]))  # exact: rows peak in [1/2, 1)
+        inverse_norm, _ = inverse_norms(vectors)
     return vectors, inverse_norm
 
 
-def _codes(name: str, values: Sequence[object], rows: int) -> Ints:
+def _codes(name: object, values: Any, rows: int) -> Ints:
+    """Number the values; each missing one gets a number of its own, as it is equal to nothing."""
+    if not isinstance(name, str):
+        raise InvalidInput(f"attributes has the key {name!r}; name attributes by texts")
+    label = f"attributes[{name!r}]"
     if isinstance(values, (str, bytes)):
-        raise InvalidInput(f"attributes[{name!r}]={values!r} is one text; give a value a candidate")
-    _length(f"attributes[{name!r}]", len(values), rows)
+        raise InvalidInput(f"{label}={values!r} is one text; give a value a candidate")
+    if isinstance(values, (Set, Mapping)) or not hasattr(values, "__len__") or not hasattr(values, "__iter__"):
+        raise InvalidInput(f"{label} is no sequence; give a list with a value a candidate, in their order")
+    if isinstance(values, np.ma.MaskedArray):
+        if np.ma.getmaskarray(values).any():
+            raise InvalidInput(f"{label} has masked entries; fill them, with None where there is no value")
+        values = values.data
+    if hasattr(values, "to_pylist"):  # Arrow's own scalars would call two nulls equal
+        values = values.to_pylist()
+    if getattr(values, "ndim", 1) != 1:
+        raise InvalidInput(f"{label} has {getattr(values, 'ndim', 1)} axes; give one value a candidate")
+    _length(label, len(values), rows)
     seen: dict[object, int] = {}
-    return np.array([seen.setdefault(value, len(seen)) for value in values], np.int64)
+    try:
+        codes = np.array([seen.setdefault(value, len(seen)) for value in values], np.int64)
+    except TypeError as error:
+        raise InvalidInput(
+            f"{label} holds a value that cannot be compared ({error}); give one text or number"
+        ) from None
+    absent = [code for value, code in seen.items() if _is_missing(label, value)]
+    if absent:
+        nowhere = np.isin(codes, absent)
+        codes[nowhere] = len(seen) + np.arange(int(nowhere.sum()))
+    return codes
+
+
+def _is_missing(label: str, value: object) -> bool:
+    if value is None or value is np.ma.masked:
+        return True
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError) as error:
+        if type(value).__name__ in ("NAType", "NullScalar"):  # pandas' NA: neither equal nor unequal to itself
+            return True
+        raise InvalidInput(f"{label} holds {value!r}, which does not compare; give one text or number") from error
 
 
 def _length(name: str, found: int, rows: int) -> None:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from multislot_rerank.arrays import Floats, Ints
+from multislot_rerank.admission import number, whole
+from multislot_rerank.arrays import Floats, Ints, finite
+from multislot_rerank.errors import InvalidInput
 from multislot_rerank.log import SlateLog, TargetPolicy
 
 __all__ = ["CascadeWorld"]
@@ -34,6 +36,18 @@ class CascadeWorld:
     likeness: Floats
     damping: float
     slots: int
+
+    def __post_init__(self) -> None:
+        appeal, likeness = finite("appeal", self.appeal, 1), finite("likeness", self.likeness, 2)
+        if likeness.shape != (len(appeal), len(appeal)):
+            raise InvalidInput(f"likeness has shape {likeness.shape} for {len(appeal)} items; give a square")
+        for name, values in (("appeal", appeal), ("likeness", likeness), ("damping", number("damping", self.damping))):
+            if np.min(values) < 0 or np.max(values) > 1:
+                raise InvalidInput(f"{name} leaves [0, 1]; clicks would have no probability")
+        if whole("slots", self.slots, 1) > len(appeal):
+            raise InvalidInput(f"slots={self.slots} must be between 1 and the {len(appeal)} items")
+        object.__setattr__(self, "appeal", appeal)
+        object.__setattr__(self, "likeness", likeness)
 
     @classmethod
     def random(cls, items: int, slots: int, damping: float, seed: int) -> "CascadeWorld":

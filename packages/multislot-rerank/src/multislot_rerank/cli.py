@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_LOGGING = "says that every ordered slate was equally likely; else the log has columns conditional and marginal"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 2 for input that cannot be used."""
@@ -27,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "log", type=Path, help="Parquet or CSV, a row a slot: request, slot, item, candidates, rewards"
     )
     evaluate.add_argument("target", type=Path, help="Parquet or CSV with the policy's slates: request, slot, item")
+    evaluate.add_argument("--logging", choices=["uniform"], help=_LOGGING)
     evaluate.add_argument("--objective", action="append", help="reward column; repeatable (default: reward)")
     plan = commands.add_parser("plan", help="how many requests to log")
     plan.add_argument("--candidates", type=int, required=True, help="items to choose from, a request")
@@ -38,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     pareto.add_argument("log", type=Path, help="Parquet or CSV, as for evaluate")
     pareto.add_argument("policies", type=Path, help="Parquet or CSV: policy, request, slot, item")
+    pareto.add_argument("--logging", choices=["uniform"], help=_LOGGING)
     pareto.add_argument("--objective", action="append", help="reward column; repeatable (default: reward)")
     pareto.add_argument("--less", action="append", default=[], help="an objective of which less is better; repeatable")
     pareto.add_argument(
@@ -97,6 +101,7 @@ def _rerank(arguments: argparse.Namespace) -> int:
         "items": slate.items.tolist(),
         "utilities": slate.utilities.tolist(),
         "relaxed": [{"slot": slot, "constraint": str(constraint)} for slot, constraint in slate.relaxed],
+        "proven": slate.proven,
     }
     print(json.dumps(document, indent=1))
     return 0
@@ -128,7 +133,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from multislot_rerank.log import SlateLog, TargetPolicy
 
     table = _table(arguments.log)
-    log = SlateLog.from_frame(table, arguments.objective or ["reward"])
+    log = SlateLog.from_frame(table, arguments.objective or ["reward"], logging=arguments.logging)
     target = _table(arguments.target)
     _check_columns(target, arguments.target, "request", "slot", "item")
     print(estimate_all(log, TargetPolicy.deterministic(log, _slates(target, table, log.slates.shape, "target"))))
@@ -188,7 +193,7 @@ def _pareto(arguments: argparse.Namespace) -> int:
     from multislot_rerank.pareto import ParetoFront, choose_honestly, sweep
 
     logged = _table(arguments.log)
-    log = SlateLog.from_frame(logged, arguments.objective or ["reward"])
+    log = SlateLog.from_frame(logged, arguments.objective or ["reward"], logging=arguments.logging)
     table = _table(arguments.policies)
     _check_columns(table, arguments.policies, "policy", "request", "slot", "item")
     if table.empty:

@@ -1,13 +1,15 @@
 """What a slate must keep to: pins, caps within a window, gaps, a quota of fresh items.
 
-Pins always hold. Where no candidate satisfies the rest in some slot, constraints are dropped for that slot alone, the
-last of the list first and the fresh quota at the very end; the slate reports which. List them by importance.
+Pins always hold. A slate that keeps every constraint is found wherever there is one. Where there is none, the
+constraints that can hold together are kept, chosen one by one: the fresh quota first, then in the order of the list;
+the others hold in as many slots as greedy can give them, the last of the list let go first. List them by importance.
+Whatever the finished slate breaks, pins included, it reports.
 """
 
+import math
 from dataclasses import dataclass
 
-import numpy as np
-
+from multislot_rerank.admission import names, number, whole
 from multislot_rerank.errors import InvalidInput
 
 __all__ = ["Constraint", "FreshQuota", "MaxPerWindow", "MinGap", "Pin"]
@@ -21,8 +23,7 @@ class Pin:
     slot: int
 
     def __post_init__(self) -> None:
-        _at_least("Pin", "item", self.item, 0)
-        _at_least("Pin", "slot", self.slot, 0)
+        _keep(self, item=whole("Pin: item", self.item, 0), slot=whole("Pin: slot", self.slot, 0))
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class MaxPerWindow:
     count: int
 
     def __post_init__(self) -> None:
-        _at_least("MaxPerWindow", "window", self.window, 1)
-        _at_least("MaxPerWindow", "count", self.count, 1)
+        (attribute,) = names("MaxPerWindow: attribute", [self.attribute])
+        window = whole("MaxPerWindow: window", self.window, 1)
+        _keep(self, attribute=attribute, window=window, count=whole("MaxPerWindow: count", self.count, 1))
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class MinGap:
     gap: int
 
     def __post_init__(self) -> None:
-        _at_least("MinGap", "gap", self.gap, 2)
+        (attribute,) = names("MinGap: attribute", [self.attribute])
+        _keep(self, attribute=attribute, gap=whole("MinGap: gap", self.gap, 2))
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,17 @@ class FreshQuota:
     max_age_s: float
 
     def __post_init__(self) -> None:
-        _at_least("FreshQuota", "count", self.count, 1)
-        if not self.max_age_s > 0:
+        count = whole("FreshQuota: count", self.count, 1)
+        age = math.inf if self.max_age_s == math.inf else number("FreshQuota: max_age_s", self.max_age_s)
+        if age <= 0:
             raise InvalidInput(f"FreshQuota: max_age_s={self.max_age_s} must be positive")
+        _keep(self, count=count, max_age_s=age)
 
 
 Constraint = Pin | MaxPerWindow | MinGap | FreshQuota
 
 
-def _at_least(constraint: str, name: str, value: int, least: int) -> None:
-    if not isinstance(value, (int, np.integer)) or value < least:
-        raise InvalidInput(f"{constraint}: {name}={value!r} must be at least {least}, a whole number")
+def _keep(constraint: object, **fields: object) -> None:
+    """Store what was checked, as plain Python values."""
+    for name, value in fields.items():
+        object.__setattr__(constraint, name, value)

@@ -14,11 +14,14 @@ The same kernel fills training rows (the prefix as it was shown) and serving row
 the two cannot drift apart. One placed item costs one cosine a candidate: O(N d) a slot, O(K N d) a slate.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from multislot_rerank.arrays import Floats, Ints
+from multislot_rerank.admission import instance, names, whole
+from multislot_rerank.arrays import Floats, Ints, distinct_rows, integers
 from multislot_rerank.candidates import Candidates
 from multislot_rerank.errors import InvalidInput
 from multislot_rerank.lazy_greedy import cosine_of
@@ -42,6 +45,15 @@ class ContextFeatures:
         Slots of a slate, K.
     monotone : bool
         Keep only the context that can but grow.
+    dimension : int
+        Length of the embeddings; 0 for requests without any.
+    aged : bool
+        Whether requests say the age of their candidates.
+
+    Raises
+    ------
+    InvalidInput
+        For numbers below their least or names that are no texts.
 
     Attributes
     ----------
@@ -51,8 +63,22 @@ class ContextFeatures:
         -1 for context that can but grow in the monotone layout, else 0: LightGBM's ``monotone_constraints``.
     """
 
-    def __init__(self, scores: int, attributes: tuple[str, ...], slots: int, monotone: bool = False) -> None:
-        self.scores, self.attributes, self.slots, self.monotone = scores, tuple(attributes), slots, monotone
+    def __init__(
+        self,
+        scores: int,
+        attributes: tuple[str, ...],
+        slots: int,
+        monotone: bool = False,
+        *,
+        dimension: int,
+        aged: bool,
+    ) -> None:
+        self.scores, self.slots = whole("scores", scores, 1), whole("slots", slots, 1)
+        self.attributes, self.dimension = names("attributes", attributes), whole("dimension", dimension, 0)
+        for name, value in (("monotone", monotone), ("aged", aged)):
+            if not isinstance(value, bool):
+                raise InvalidInput(f"{name}={value!r} must be True or False")
+        self.monotone, self.aged = monotone, aged
         self.static = 2 * scores + 1
         repeats = tuple(f"{name}_repeats" for name in attributes)
         since = tuple(f"slots_since_{name}" for name in attributes)
@@ -68,9 +94,30 @@ class ContextFeatures:
         falling = len(self.names) - self.static
         self.directions = (0,) * self.static + ((-1,) * falling if monotone else (0,) * falling)
 
+    @classmethod
+    def of(
+        cls, request: Candidates, attributes: Sequence[str], slots: int, monotone: bool = False
+    ) -> "ContextFeatures":
+        """The layout for requests that have the fields of this one."""
+        instance("requests[0]", request, Candidates)
+        assert request.embeddings is not None
+        return cls(
+            request.scores.shape[1],
+            names("attributes", attributes),
+            slots,
+            monotone,
+            dimension=request.embeddings.shape[1],
+            aged=request.age_s is not None,
+        )
+
     def rows(self, candidates: Candidates, slate: Ints) -> Floats:
         """Features of each item of a slate as it was shown; shape (K, F)."""
-        shown = np.asarray(slate, np.int64)
+        shown = integers("slate", slate, 1)
+        distinct_rows("slate", shown[None, :])
+        if len(shown) > self.slots or shown.min() < 0 or shown.max() >= len(candidates):
+            raise InvalidInput(
+                f"slate={shown.tolist()} must hold at most {self.slots} of the {len(candidates)} candidates, by number"
+            )
         rows: Floats = context_rows(*self.arrays(candidates), shown, self.slots)
         return rows[:, self._kept] if self.monotone else rows
 
@@ -86,21 +133,34 @@ class ContextFeatures:
         Raises
         ------
         InvalidInput
-            If the request has another number of scores or lacks an attribute.
+            If the request has other fields than the layout: more or fewer scores, no attribute of that name, embeddings
+            or ages where there were none, none where there were, or another dimension; or scores too large to centre.
         """
+        assert candidates.embeddings is not None
         if candidates.scores.shape[1] != self.scores:
             raise InvalidInput(f"scores has {candidates.scores.shape[1]} columns where the model has {self.scores}")
         for name in self.attributes:
             if name not in candidates.codes:
                 raise InvalidInput(f"candidates have no attribute {name!r}, which the model uses")
+        dimension, aged = candidates.embeddings.shape[1], candidates.age_s is not None
+        if dimension != self.dimension:
+            ours, theirs = (f"embeddings of length {d}" if d else "no embeddings" for d in (self.dimension, dimension))
+            raise InvalidInput(f"candidates have {theirs} where the model was fitted with {ours}; give the same fields")
+        if aged != self.aged:
+            ours, theirs = ("age_s" if has else "no age_s" for has in (self.aged, aged))
+            raise InvalidInput(f"candidates have {theirs} where the model was fitted with {ours}; give the same fields")
         static = np.empty((len(candidates), self.static))
         static[:, : self.scores] = candidates.scores
-        static[:, self.scores : -1] = candidates.scores - candidates.scores.mean(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            static[:, self.scores : -1] = candidates.scores - candidates.scores.mean(axis=0)
+            if not np.isfinite(static[:, self.scores : -1]).all():
+                raise InvalidInput(
+                    "scores are too large to subtract their mean; scale them as when the model was fitted"
+                )
         static[:, -1] = 0.0 if candidates.age_s is None else np.log1p(candidates.age_s)
         codes = np.empty((len(candidates), len(self.attributes)), np.int64)
         for column, name in enumerate(self.attributes):
             codes[:, column] = candidates.codes[name]
-        assert candidates.embeddings is not None
         return static, candidates.embeddings, candidates.inverse_norm, codes
 
 

@@ -16,6 +16,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from multislot_rerank.admission import number, whole
 from multislot_rerank.arrays import Floats, Ints, Vectors, finite
 from multislot_rerank.candidates import unit_scale
 from multislot_rerank.errors import InvalidInput
@@ -24,6 +25,7 @@ from multislot_rerank.lazy_greedy import exponential_quality, lazy_dpp, lazy_sga
 __all__ = ["Diversified", "Strategy", "diversify"]
 
 _RANK_TOLERANCE = 1e-10
+_LARGEST_QUALITY = 1e150  # squares stay finite
 
 
 class Strategy(StrEnum):
@@ -93,9 +95,9 @@ def diversify(
     relevance = finite("scores", scores, 1)
     if len(relevance) != len(vectors):
         raise InvalidInput(f"scores has {len(relevance)} entries for {len(vectors)} embeddings; give one an item")
-    if not isinstance(k, (int, np.integer)) or not 1 <= k <= len(relevance):
+    if whole("k", k, 0) > len(relevance) or k < 1:
         raise InvalidInput(f"k={k!r} must be between 1 and the {len(relevance)} items there are")
-    if not 0 <= diversity <= 1:
+    if not 0 <= number("diversity", diversity) <= 1:
         raise InvalidInput(f"diversity={diversity} must be inside [0, 1]")
     try:
         kind = Strategy(strategy)
@@ -112,7 +114,7 @@ def _mmr(vectors: Vectors, inverse_norm: Floats, relevance: Floats, k: int, dive
     pinned = np.full(k, -1, np.int64)
     if diversity == 1.0:
         pinned[0] = np.argmax(relevance)  # at diversity 1 relevance decides the first item alone
-    items, values, _ = lazy_sga(
+    items, values = lazy_sga(
         (1 - diversity) * relevance,
         vectors,
         inverse_norm,
@@ -131,13 +133,14 @@ def _msd(vectors: Vectors, inverse_norm: Floats, relevance: Floats, k: int, dive
     unit = vectors * inverse_norm[:, None]
     values = (1 - diversity) * relevance
     gain, items = np.empty(k), np.empty(k, np.int64)
-    current = values.copy() if diversity < 1 else relevance.copy()
+    free = np.arange(len(relevance))
     for step in range(k):
-        items[step] = np.argmax(current)
-        gain[step] = current[items[step]] if step else values[items[step]]
+        # at diversity 1 relevance decides the first item alone
+        compared = relevance if step == 0 and diversity == 1 else values
+        items[step] = free[np.argmax(compared[free])]
+        gain[step] = values[items[step]]
         values = values + diversity * (1 - unit @ unit[items[step]])
-        current = values.copy()
-        current[items[: step + 1]] = -np.inf
+        free = free[free != items[step]]
     return Diversified(items, gain, Strategy.MSD, diversity)
 
 
@@ -145,9 +148,12 @@ def _dpp(vectors: Vectors, inverse_norm: Floats, relevance: Floats, k: int, dive
     if diversity == 0:
         items = np.argsort(-relevance, kind="stable")[:k]
         return Diversified(items, relevance[items], Strategy.DPP, diversity)
-    items, gains, found = lazy_dpp(
-        vectors, inverse_norm, exponential_quality(relevance, 1 - diversity), k, _RANK_TOLERANCE
-    )
+    quality = exponential_quality(relevance, 1 - diversity)
+    if not quality.max() < _LARGEST_QUALITY:
+        raise InvalidInput(
+            f"scores[{int(np.argmax(relevance))}] is an outlier whose quality overflows; clip the scores"
+        )
+    items, gains, found = lazy_dpp(vectors, inverse_norm, quality, k, _RANK_TOLERANCE)
     if found < k:
         rest = np.argsort(-relevance, kind="stable")
         rest = rest[~np.isin(rest, items)][: k - found]

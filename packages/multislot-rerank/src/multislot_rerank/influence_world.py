@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from multislot_rerank.admission import number, whole
 from multislot_rerank.arrays import Floats, Ints
 from multislot_rerank.candidates import Candidates
+from multislot_rerank.errors import InvalidInput
 from multislot_rerank.simulator import SlateSimulator, click_law
 
 __all__ = ["InfluenceWorld", "LoggedSlates"]
@@ -39,6 +41,11 @@ class InfluenceWorld:
     candidates, slots, dimension, topics, creators : int
     unseen : float
         Standard deviation of the appeal that no ranker sees.
+
+    Raises
+    ------
+    InvalidInput
+        For numbers out of range or more slots than candidates.
     """
 
     influence: float = 1.0
@@ -48,6 +55,15 @@ class InfluenceWorld:
     topics: int = 6
     creators: int = 8
     unseen: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "slots", "dimension", "topics", "creators"):
+            whole(name, getattr(self, name), 1)
+        for name in ("influence", "unseen"):
+            if number(name, getattr(self, name)) < 0:
+                raise InvalidInput(f"{name}={getattr(self, name)} must be >= 0")
+        if self.slots > self.candidates:
+            raise InvalidInput(f"slots={self.slots} must be between 1 and candidates={self.candidates}")
 
     def request(self, rng: np.random.Generator) -> tuple[Candidates, Floats]:
         """Draw one request; returns the candidates and their true appeal q."""

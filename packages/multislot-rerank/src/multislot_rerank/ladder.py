@@ -7,7 +7,7 @@ in every slot, no single record with more than a tenth of all weight.
 
 from dataclasses import dataclass
 
-from multislot_rerank.log import SlateLog, TargetPolicy
+from multislot_rerank.log import SlateLog, TargetPolicy, check_pair
 from multislot_rerank.slate_replay import Interaction, replay
 from multislot_rerank.value import ValueEstimate
 from multislot_rerank.weighting import iips, pseudo_inverse, rips, sips
@@ -28,20 +28,32 @@ class Rung:
 
 @dataclass(frozen=True)
 class Ladder:
-    """Estimates by rising assumption; ``recommended`` is None where the log supports none of them."""
+    """Estimates by rising assumption; ``recommended`` is None where the log supports none of them.
+
+    Prints as a table with a column of values and one of standard errors for each objective.
+    """
 
     rungs: tuple[Rung, ...]
     recommended: ValueEstimate | None
     reason: str
 
     def __str__(self) -> str:
-        head = f"{'estimator':<20} {'assumes':<12} {'value':>10} {'s.e.':>9} {'effective':>10}  doubts"
-        lines = [
-            f"{rung.estimate.estimator:<20} {rung.assumes:<12} {rung.estimate.value[0]:>10.5f} "
-            f"{rung.estimate.standard_error[0]:>9.5f} {rung.estimate.effective.min():>10.0f}  {'; '.join(rung.doubts)}"
-            for rung in self.rungs
-        ]
-        return "\n".join([head, *lines, self.reason])
+        objectives = self.rungs[0].estimate.objectives
+        titles = objectives if len(objectives) > 1 else ("value",)
+        widths = [max(10, len(title)) for title in titles]
+        columns = " ".join(f"{title:>{width}} {'s.e.':>9}" for title, width in zip(titles, widths, strict=True))
+        lines = [f"{'estimator':<20} {'assumes':<12} {columns} {'effective':>10}  doubts"]
+        for rung in self.rungs:
+            estimate = rung.estimate
+            cells = " ".join(
+                f"{value:>{width}.5f} {error:>9.5f}"
+                for value, error, width in zip(estimate.value, estimate.standard_error, widths, strict=True)
+            )
+            lines.append(
+                f"{estimate.estimator:<20} {rung.assumes:<12} {cells} {estimate.effective.min():>10.0f}  "
+                f"{'; '.join(rung.doubts)}"
+            )
+        return "\n".join([*lines, self.reason])
 
 
 def estimate_all(log: SlateLog, target: TargetPolicy) -> Ladder:
@@ -64,6 +76,7 @@ def estimate_all(log: SlateLog, target: TargetPolicy) -> Ladder:
     >>> print(estimate_all(log, TargetPolicy.deterministic(log, [[0, 1]] * 400)).reason)
     recommended: replay (full), the weakest assumption with enough data
     """
+    check_pair(log, target)
     deterministic = target.slates is not None
     estimates = [
         ("full", _normalized(log, target, Interaction.FULL)),

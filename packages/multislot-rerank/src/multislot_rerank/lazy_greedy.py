@@ -29,31 +29,34 @@ __all__ = [
     "largest_block",
     "lazy_dpp",
     "lazy_sga",
+    "shrink",
+    "worth",
 ]
 
 BLOCK = 32
-# Two copies of a vector have cosine 1 up to rounding; taken as 1, so that rounding does not order duplicates.
+# Two copies of a vector have cosine 1 up to rounding, opposites -1; taken as such, so that rounding orders neither.
 ALIKE = 1.0 - 1e-14
+# Norms within [1e-140, 1e140]: squares and products of two rows stay in the range where doubles keep their digits.
+_LEAST_SQUARE, _LARGEST_SQUARE = 1e-280, 1e280
 
 
 @njit(cache=True, nogil=True)
-def block_maximum(values, block, best_value, best_index):  # type: ignore[no-untyped-def]
-    """Store the largest value of a block and its lowest index."""
+def block_maximum(values, taken, block, best_value, best_index):  # type: ignore[no-untyped-def]
+    """Store the largest value of a block among those not taken and its lowest index; -1 where all are taken."""
     start = block * BLOCK
-    stop = min(start + BLOCK, values.size)
-    top, largest = start, values[start]
-    for i in range(start + 1, stop):
-        if values[i] > largest:
+    top, largest = -1, 0.0
+    for i in range(start, min(start + BLOCK, values.size)):
+        if not taken[i] and (top < 0 or values[i] > largest):
             top, largest = i, values[i]
     best_value[block], best_index[block] = largest, top
 
 
 @njit(cache=True, nogil=True)
-def largest_block(best_value):  # type: ignore[no-untyped-def]
-    """Block of the largest value; the first of equals."""
-    top, largest = 0, best_value[0]
-    for block in range(1, best_value.size):
-        if best_value[block] > largest:
+def largest_block(best_value, best_index):  # type: ignore[no-untyped-def]
+    """Block of the largest value, the first of equals; -1 where every candidate is taken."""
+    top, largest = -1, 0.0
+    for block in range(best_value.size):
+        if best_index[block] >= 0 and (top < 0 or best_value[block] > largest):
             top, largest = block, best_value[block]
     return top
 
@@ -72,30 +75,44 @@ def _dot(left, i, right, j, length):  # type: ignore[no-untyped-def]
 def cosine_of(embeddings, inverse_norm, i, j):  # type: ignore[no-untyped-def]
     """Cosine of two rows."""
     cosine = _dot(embeddings, i, embeddings, j, embeddings.shape[1]) * inverse_norm[i] * inverse_norm[j]
-    return 1.0 if cosine > ALIKE else cosine
+    if cosine > ALIKE:
+        return 1.0
+    return -1.0 if cosine < -ALIKE else cosine
 
 
 @njit(cache=True, nogil=True)
 def inverse_norms(embeddings: Vectors) -> tuple[Floats, int]:
-    """1 / |e_i|, 0 for a zero vector (similar to nothing), and the first row that is not finite, or -1."""
+    """1 / |e_i|, 0 for a zero vector (similar to nothing); the first row not finite or to be scaled, or -1."""
     found = np.zeros(embeddings.shape[0])
     for i in range(embeddings.shape[0]):
         square = _dot(embeddings, i, embeddings, i, embeddings.shape[1])
-        if not square < np.inf:
+        if not square < _LARGEST_SQUARE:
             return found, i
-        if square > 0.0:
+        if square >= _LEAST_SQUARE:
             found[i] = 1.0 / math.sqrt(square)
+            continue
+        for axis in range(embeddings.shape[1]):
+            if embeddings[i, axis] != 0.0:
+                return found, i
     return found, -1
 
 
 @njit(cache=True, nogil=True)
 def exponential_quality(relevance: Floats, emphasis: float) -> Floats:
-    """exp(emphasis (s - mean s) / sd s); ones where all scores are equal."""
-    mean = relevance.mean()
-    deviation = relevance.std()
+    """exp(emphasis (s - mean s) / sd s); ones where all scores are equal.
+
+    Standard scores do not change with the unit: scores are scaled by a power of two first, so that no square over- or
+    underflows.
+    """
+    _, exponent = math.frexp(np.abs(relevance).max())
+    scaled = np.empty(relevance.size)
+    for i in range(relevance.size):
+        scaled[i] = math.ldexp(relevance[i], -exponent)
+    mean = scaled.mean()
+    deviation = scaled.std()
     if deviation == 0.0:
         return np.ones(relevance.size)
-    quality: Floats = np.exp(emphasis * (relevance - mean) / deviation)
+    quality: Floats = np.exp(emphasis * (scaled - mean) / deviation)
     return quality
 
 
@@ -118,14 +135,15 @@ def lazy_dpp(
     chosen = np.empty(slots, np.int64)
     gains = np.empty(slots)
     root = np.empty(slots)
+    taken = np.zeros(count, np.bool_)
     blocks = (count + BLOCK - 1) // BLOCK
     best_value, best_index = np.empty(blocks), np.empty(blocks, np.int64)
     for block in range(blocks):
-        block_maximum(values, block, best_value, best_index)
+        block_maximum(values, taken, block, best_value, best_index)
     for step in range(slots):
         fresh = -np.inf
         while True:
-            block = largest_block(best_value)
+            block = largest_block(best_value, best_index)
             i = best_index[block]
             if seen[i] == step:
                 break
@@ -139,27 +157,41 @@ def lazy_dpp(
                 seen[i] = j + 1
             if seen[i] == step and values[i] > fresh:
                 fresh = values[i]
-            block_maximum(values, block, best_value, best_index)
+            block_maximum(values, taken, block, best_value, best_index)
         if values[i] <= stop_at:
             return chosen[:step], gains[:step], step
         chosen[step], gains[step], root[step] = i, values[i], math.sqrt(values[i])
-        values[i] = -np.inf
-        block_maximum(values, block, best_value, best_index)
+        taken[i] = True
+        block_maximum(values, taken, block, best_value, best_index)
     return chosen, gains, slots
+
+
+@njit(cache=True, nogil=True)
+def worth(static, nearest, repeat, residual, weights):  # type: ignore[no-untyped-def]
+    """Utility of a candidate from its parts, summed in this order everywhere.
+
+    ``weights`` holds similarity weight, log-determinant weight and jitter.
+    """
+    value = static - weights[0] * nearest - repeat
+    if weights[1] > 0.0:
+        value += weights[1] * math.log(residual)
+    return value
+
+
+@njit(cache=True, nogil=True)
+def shrink(residual, factor, i, placed, j, cosine, root, jitter):  # type: ignore[no-untyped-def]
+    """Residual of candidate i given one more placed item, the j-th; writes its entry of the Cholesky factor."""
+    factor[i, j] = (cosine - _dot(factor, i, factor, placed, j)) / root
+    return max(residual - factor[i, j] * factor[i, j], jitter)
 
 
 @njit(cache=True, nogil=True)
 def _up_to_date(  # type: ignore[no-untyped-def]
     i, slot, floor, static, repeat, embeddings, inverse_norm, weights, chosen, root, nearest, residual, factor, seen
 ):
-    """Advance candidate i over the items placed since it was last seen, until its utility is below ``floor``.
-
-    ``weights`` holds similarity weight, log-determinant weight and jitter.
-    """
+    """Advance candidate i over the items placed since it was last seen, until its utility is below ``floor``."""
     while True:
-        value = static[i] - weights[0] * nearest[i] - repeat
-        if weights[1] > 0.0:
-            value += weights[1] * math.log(residual[i])
+        value = worth(static[i], nearest[i], repeat, residual[i], weights)
         if seen[i] == slot or value < floor:
             return value
         j = seen[i]
@@ -167,8 +199,7 @@ def _up_to_date(  # type: ignore[no-untyped-def]
             cosine = cosine_of(embeddings, inverse_norm, i, chosen[j])
             nearest[i] = max(nearest[i], cosine)
             if weights[1] > 0.0:
-                factor[i, j] = (cosine - _dot(factor, i, factor, chosen[j], j)) / root[j]
-                residual[i] = max(residual[i] - factor[i, j] * factor[i, j], weights[2])
+                residual[i] = shrink(residual[i], factor, i, chosen[j], j, cosine, root[j], weights[2])
         seen[i] = j + 1
 
 
@@ -206,7 +237,7 @@ def lazy_sga(  # type: ignore[no-untyped-def]
     window, count); ``fresh`` (N,) marks fresh items, of which the slate needs ``fresh_quota``.
 
     Where no candidate is feasible in a slot, constraints are dropped there one by one: the last cap first, the quota
-    at the end. Returns items, utilities and the number of constraints dropped in each slot.
+    at the end. Returns items and utilities.
     """
     count, slots = static.size, pinned.size
     log_det = weights[1] > 0.0
@@ -214,18 +245,18 @@ def lazy_sga(  # type: ignore[no-untyped-def]
     factor = np.empty((count if log_det else 1, slots))
     root, seen = np.empty(slots), np.zeros(count, np.int64)
     repeats = np.zeros((codes.shape[1], codes.max() + 1 if codes.size else 1))
-    chosen, utilities, dropped = np.empty(slots, np.int64), np.empty(slots), np.zeros(slots, np.int64)
-    held, held_value = np.empty(count, np.int64), np.empty(count)
+    chosen, utilities = np.empty(slots, np.int64), np.empty(slots)
+    held, taken = np.empty(count, np.int64), np.zeros(count, np.bool_)
     values = static + (weights[1] * math.log(1.0 + weights[2]) if log_det else 0.0)
     fresh_to_come = 0
     for slot in range(slots):
         if pinned[slot] >= 0:
-            values[pinned[slot]] = -np.inf
+            taken[pinned[slot]] = True
             fresh_to_come += fresh[pinned[slot]]
     blocks = (count + BLOCK - 1) // BLOCK
     best_value, best_index = np.empty(blocks), np.empty(blocks, np.int64)
     for block in range(blocks):
-        block_maximum(values, block, best_value, best_index)
+        block_maximum(values, taken, block, best_value, best_index)
 
     free_left = (pinned < 0).sum()
     for slot in range(slots):
@@ -233,14 +264,15 @@ def lazy_sga(  # type: ignore[no-untyped-def]
         if winner >= 0:
             fresh_to_come -= fresh[winner]
         must_be_fresh = fresh_quota - fresh_to_come >= free_left
-        drop, held_count = 0, 0
-        while winner < 0:
-            today = -np.inf
+        for drop in range(caps.shape[0] + 2):  # with every constraint dropped some candidate is free: k <= N
+            if winner >= 0:
+                break
+            today, held_count = -np.inf, 0
             while True:
-                block = largest_block(best_value)
-                i = best_index[block]
-                if best_value[block] == -np.inf:
+                block = largest_block(best_value, best_index)
+                if block < 0:
                     break
+                i = best_index[block]
                 if seen[i] < slot:
                     repeat = 0.0
                     for p in range(repeat_weight.size):
@@ -258,17 +290,14 @@ def lazy_sga(  # type: ignore[no-untyped-def]
                     winner = i
                     break
                 else:
-                    held[held_count], held_value[held_count] = i, values[i]
+                    held[held_count] = i
                     held_count += 1
-                    values[i] = -np.inf
+                    taken[i] = True
                     today = -np.inf  # candidates below the one set aside matter again
-                block_maximum(values, block, best_value, best_index)
+                block_maximum(values, taken, block, best_value, best_index)
             for h in range(held_count):
-                values[held[h]] = held_value[h]
-                block_maximum(values, held[h] // BLOCK, best_value, best_index)
-            held_count = 0
-            if winner < 0:
-                drop += 1
+                taken[held[h]] = False
+                block_maximum(values, taken, held[h] // BLOCK, best_value, best_index)
         repeat = 0.0
         for p in range(repeat_weight.size):
             repeat += repeat_weight[p] * repeats[p, codes[winner, p]]
@@ -277,9 +306,9 @@ def lazy_sga(  # type: ignore[no-untyped-def]
             winner, slot, -np.inf, static, repeat, embeddings, inverse_norm, weights, chosen, root, nearest,
             residual, factor, seen,
         )  # fmt: skip
-        chosen[slot], dropped[slot], root[slot] = winner, drop, math.sqrt(residual[winner])
+        chosen[slot], root[slot] = winner, math.sqrt(residual[winner])
         free_left -= pinned[slot] < 0
         fresh_quota -= fresh[winner]
-        values[winner] = -np.inf
-        block_maximum(values, winner // BLOCK, best_value, best_index)
-    return chosen, utilities, dropped
+        taken[winner] = True
+        block_maximum(values, taken, winner // BLOCK, best_value, best_index)
+    return chosen, utilities

@@ -10,6 +10,7 @@ Our formulation of the paper's model-based, sequential re-ranker. Training rows 
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike
 
+from multislot_rerank.admission import instance, members, number, whole
 from multislot_rerank.arrays import Floats, Ints, distinct_rows, finite, integers
 from multislot_rerank.candidates import Candidates
 from multislot_rerank.context import SHARED, ContextFeatures, place, start
@@ -30,7 +32,12 @@ from multislot_rerank.trees import TreeEnsemble, probability
 
 __all__ = ["ModelReranker", "training_rows"]
 
-SCHEMA = 1
+SCHEMA = 2
+# LightGBM's names of what the compiled trees and the lazy greedy rely on
+_OURS = frozenset(
+    {"objective", "objective_type", "app", "application", "loss", "boosting", "boosting_type", "boost"}
+    | {"monotone_constraints", "mc", "monotone_constraint", "monotonic_cst", "linear_tree", "linear_trees"}
+)
 _DEFAULTS = {
     "objective": "binary",
     "learning_rate": 0.1,
@@ -60,6 +67,16 @@ class ModelReranker:
     heads: dict[str, TreeEnsemble]
     weights: dict[str, float]
 
+    def __post_init__(self) -> None:
+        instance("features", self.features, ContextFeatures)
+        if not isinstance(self.heads, Mapping) or not self.heads:
+            raise InvalidInput("heads is no mapping or empty; give a model an objective")
+        for name, head in self.heads.items():
+            instance(f"heads[{name!r}]", head, TreeEnsemble)
+            if head.feature.size and head.feature.max() >= len(self.features.names):
+                raise InvalidInput(f"head {name!r} tests a feature beyond the {len(self.features.names)} there are")
+        object.__setattr__(self, "weights", _trade_off(self.features, self.heads, self.weights))
+
     @classmethod
     def fit(
         cls,
@@ -78,6 +95,7 @@ class ModelReranker:
         Parameters
         ----------
         requests : sequence of Candidates, length n
+            All with the same fields, which the model remembers: it serves no request that has others.
         slates : array-like of int, shape (n, K)
             Item shown in each slot, as a candidate number.
         rewards : mapping of objective to array-like of 0 and 1, shape (n, K)
@@ -90,28 +108,40 @@ class ModelReranker:
         trees : int
             Boosting rounds.
         parameters : mapping, optional
-            LightGBM parameters over the defaults.
+            LightGBM parameters over the defaults, but for the objective, boosting and monotone constraints.
 
         Raises
         ------
         InvalidInput
-            If lengths differ, a slate repeats an item or leaves its candidates, or rewards are not 0 or 1.
+            If lengths or fields differ, a slate repeats an item or leaves its candidates, or rewards are not 0 or 1.
         """
         try:
             import lightgbm
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("fitting needs the extra: pip install 'multislot-rerank[model]'") from error
         shown = integers("slates", slates, 2)
-        features = ContextFeatures(requests[0].scores.shape[1], tuple(attributes), shown.shape[1], monotone)
+        given = members("requests", requests, Candidates)
+        if not given:
+            raise InvalidInput("requests is empty; give at least one")
+        if not isinstance(rewards, Mapping) or not rewards:
+            raise InvalidInput(
+                f"rewards={rewards!r:.60} is no mapping or empty; give {{objective: 0 or 1, shape (n, K)}}"
+            )
+        reserved = sorted(_OURS & set(parameters or {}))
+        if reserved:
+            raise InvalidInput(
+                f"parameters sets {', '.join(reserved)}, which the re-ranker itself decides; leave it out"
+            )
+        features = ContextFeatures.of(given[0], attributes, shown.shape[1], monotone)
         settings = {**_DEFAULTS, "monotone_constraints": list(features.directions)} if monotone else _DEFAULTS
-        rows = training_rows(features, requests, shown)
+        rows = training_rows(features, given, shown)
         heads = {}
         for name, values in rewards.items():
             labels = finite(f"rewards[{name!r}]", values, 2)
             if labels.shape != shown.shape or not np.isin(labels, (0, 1)).all():
                 raise InvalidInput(f"rewards[{name!r}] must be 0 or 1 in the shape {shown.shape} of the slates")
             data = lightgbm.Dataset(rows, labels.ravel(), feature_name=list(features.names))
-            booster = lightgbm.train({**settings, **(parameters or {})}, data, num_boost_round=trees)
+            booster = lightgbm.train({**settings, **(parameters or {})}, data, num_boost_round=whole("trees", trees, 1))
             heads[name] = TreeEnsemble.from_lightgbm(booster)
         return cls(features, heads, _trade_off(features, heads, weights))
 
@@ -121,8 +151,9 @@ class ModelReranker:
         Raises
         ------
         InvalidInput
-            If there are fewer candidates than slots, or fields that the model uses are missing.
+            If there are fewer candidates than slots, or their fields are not those that the model was fitted with.
         """
+        instance("candidates", candidates, Candidates)
         slots = self.features.slots
         if len(candidates) < slots:
             raise InvalidInput(f"{slots} slots are more than the {len(candidates)} candidates")
@@ -133,9 +164,15 @@ class ModelReranker:
         return Slate(items, utilities)
 
     def predict(self, candidates: Candidates, slate: ArrayLike) -> dict[str, Floats]:
-        """Probability of each reward for the items of a given slate, in their slots; shape (K,) an objective."""
-        shown = integers("slate", slate, 1)
-        rows = self.features.rows(candidates, shown)
+        """Probability of each reward for the items of a given slate, in their slots; shape (K,) an objective.
+
+        Raises
+        ------
+        InvalidInput
+            As ``rerank``, or if the slate is longer than the model's, repeats an item or leaves the candidates.
+        """
+        instance("candidates", candidates, Candidates)
+        rows = self.features.rows(candidates, integers("slate", slate, 1))
         return {name: np.array([probability(row, head.arrays) for row in rows]) for name, head in self.heads.items()}
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -147,6 +184,8 @@ class ModelReranker:
             "attributes": list(self.features.attributes),
             "slots": self.features.slots,
             "monotone": self.features.monotone,
+            "dimension": self.features.dimension,
+            "aged": self.features.aged,
             "weights": self.weights,
             "heads": {name: head.to_dict() for name, head in self.heads.items()},
         }
@@ -168,18 +207,23 @@ class ModelReranker:
         except (ValueError, RecursionError) as error:
             raise InvalidInput(f"{path} is no JSON ({error}); write it with ModelReranker.save") from error
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-            raise InvalidInput(f"{path} is no model of schema {SCHEMA}; write it with ModelReranker.save")
-        missing = {"scores", "attributes", "slots", "monotone", "heads", "weights"} - set(document)
+            raise InvalidInput(f"{path} is no model of schema {SCHEMA}; fit again and write it with ModelReranker.save")
+        missing = {"scores", "attributes", "slots", "monotone", "dimension", "aged", "heads", "weights"} - set(document)
         if missing:
             raise InvalidInput(f"{path} lacks {', '.join(sorted(missing))}; write it with ModelReranker.save")
+        for name in ("heads", "weights"):
+            if not isinstance(document[name], dict):
+                raise InvalidInput(f"{path}: {name} is no object; write it with ModelReranker.save")
         features = ContextFeatures(
-            document["scores"], tuple(document["attributes"]), document["slots"], document["monotone"]
+            document["scores"],
+            document["attributes"],
+            document["slots"],
+            document["monotone"],
+            dimension=document["dimension"],
+            aged=document["aged"],
         )
         heads = {name: TreeEnsemble.from_dict(fields) for name, fields in document["heads"].items()}
-        for name, head in heads.items():
-            if head.feature.size and head.feature.max() >= len(features.names):
-                raise InvalidInput(f"head {name!r} tests a feature beyond the {len(features.names)} there are")
-        return cls(features, heads, _trade_off(features, heads, document["weights"]))
+        return cls(features, heads, document["weights"])
 
 
 def training_rows(features: ContextFeatures, requests: Sequence[Candidates], slates: Ints) -> Floats:
@@ -196,13 +240,18 @@ def training_rows(features: ContextFeatures, requests: Sequence[Candidates], sla
 def _trade_off(
     features: ContextFeatures, heads: Mapping[str, TreeEnsemble], weights: Mapping[str, float] | None
 ) -> dict[str, float]:
+    if weights is not None and not isinstance(weights, Mapping):
+        raise InvalidInput(f"weights={weights!r:.60} is no mapping; give {{objective: weight}}")
     chosen = dict.fromkeys(heads, 1.0) if weights is None else dict(weights)
     unknown = set(chosen) - set(heads)
     if unknown or not chosen:
         raise InvalidInput(f"weights names {', '.join(sorted(unknown)) or 'nothing'}; heads are {', '.join(heads)}")
     for name, weight in chosen.items():
-        if not np.isfinite(weight) or (features.monotone and weight < 0):
+        chosen[name] = number(f"weights[{name!r}]", weight)
+        if features.monotone and weight < 0:
             raise InvalidInput(f"weights[{name!r}]={weight} must be finite, and >= 0 for a monotone model")
+    if not math.isfinite(sum(map(abs, chosen.values()))):
+        raise InvalidInput("weights add up to more than a double holds; scale them down")
     return chosen
 
 
@@ -222,6 +271,7 @@ def _lazy_greedy(static, embeddings, inverse_norm, codes, weights, heads, slots)
     nearest, seen = np.zeros(count), np.zeros(count, np.int64)
     repeats = np.zeros((codes.shape[1], codes.max() + 1 if codes.size else 1))
     values, chosen, utilities = np.empty(count), np.empty(slots, np.int64), np.empty(slots)
+    taken = np.zeros(count, np.bool_)
     row[first:] = 0.0
     for i in range(count):
         row[:first] = static[i]
@@ -229,10 +279,10 @@ def _lazy_greedy(static, embeddings, inverse_norm, codes, weights, heads, slots)
     blocks = (count + BLOCK - 1) // BLOCK
     best_value, best_index = np.empty(blocks), np.empty(blocks, np.int64)
     for block in range(blocks):
-        block_maximum(values, block, best_value, best_index)
+        block_maximum(values, taken, block, best_value, best_index)
     for slot in range(slots):
         while True:
-            block = largest_block(best_value)
+            block = largest_block(best_value, best_index)
             i = best_index[block]
             if seen[i] == slot:
                 break
@@ -245,12 +295,12 @@ def _lazy_greedy(static, embeddings, inverse_norm, codes, weights, heads, slots)
             for p in range(codes.shape[1]):
                 row[first + 2 + p] = repeats[p, codes[i, p]]
             values[i] = _utility(row, weights, heads)
-            block_maximum(values, block, best_value, best_index)
+            block_maximum(values, taken, block, best_value, best_index)
         chosen[slot], utilities[slot] = i, values[i]
         for p in range(codes.shape[1]):
             repeats[p, codes[i, p]] += 1.0
-        values[i] = -np.inf
-        block_maximum(values, block, best_value, best_index)
+        taken[i] = True
+        block_maximum(values, taken, block, best_value, best_index)
     return chosen, utilities
 
 
@@ -263,12 +313,12 @@ def _full_greedy(static, embeddings, inverse_norm, codes, weights, heads, slots)
     items, utilities = np.empty(slots, np.int64), np.empty(slots)
     score_sum = 0.0
     for slot in range(slots):
-        best, best_value = -1, -np.inf
+        best, best_value = -1, 0.0
         for i in range(count):
             if taken[i]:
                 continue
             value = _utility(features[i], weights, heads)
-            if value > best_value:
+            if best < 0 or value > best_value:
                 best, best_value = i, value
         items[slot], utilities[slot] = best, best_value
         taken[best] = True

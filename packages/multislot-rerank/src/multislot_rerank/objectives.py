@@ -7,13 +7,17 @@ Terms that fall as items are placed are what makes greedy lazy and still exact (
 rise again; ``scan`` serves those.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from multislot_rerank.admission import names, number, whole
+from multislot_rerank.arrays import finite
 from multislot_rerank.errors import InvalidInput
 
 __all__ = ["AttributeRepeat", "Freshness", "LogDeterminant", "MaxSimilarity", "Objective", "Relevance"]
+
+LEAST_JITTER = 1e-12
+"""Below it the residual of a duplicate drowns in the rounding of 1 + jitter."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,7 @@ class Relevance:
     weights: Sequence[float] = (1.0,)
 
     def __post_init__(self) -> None:
-        for weight in self.weights:
-            if not math.isfinite(weight):
-                raise InvalidInput(f"Relevance: weight {weight} is not finite")
+        _keep(self, weights=tuple(finite("Relevance: weights", self.weights, 1).tolist()))
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,10 @@ class Freshness:
     half_life_s: float
 
     def __post_init__(self) -> None:
-        _not_negative("Freshness", "weight", self.weight)
-        if not (math.isfinite(self.half_life_s) and self.half_life_s > 0):
+        half_life_s = number("Freshness: half_life_s", self.half_life_s)
+        if half_life_s <= 0:
             raise InvalidInput(f"Freshness: half_life_s={self.half_life_s} must be positive")
+        _keep(self, weight=_not_negative("Freshness", self.weight), half_life_s=half_life_s)
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class MaxSimilarity:
     window: int | None = None
 
     def __post_init__(self) -> None:
-        _not_negative("MaxSimilarity", "weight", self.weight)
-        _window("MaxSimilarity", self.window)
+        weight = _not_negative("MaxSimilarity", self.weight)
+        _keep(self, weight=weight, window=_window("MaxSimilarity", self.window))
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,9 @@ class AttributeRepeat:
     window: int | None = None
 
     def __post_init__(self) -> None:
-        _not_negative("AttributeRepeat", "weight", self.weight)
-        _window("AttributeRepeat", self.window)
+        (attribute,) = names("AttributeRepeat: attribute", [self.attribute])
+        weight = _not_negative("AttributeRepeat", self.weight)
+        _keep(self, attribute=attribute, weight=weight, window=_window("AttributeRepeat", self.window))
 
 
 @dataclass(frozen=True)
@@ -77,19 +81,32 @@ class LogDeterminant:
     jitter: float = 1e-6
 
     def __post_init__(self) -> None:
-        _not_negative("LogDeterminant", "weight", self.weight)
-        if not 0 < self.jitter <= 1:
-            raise InvalidInput(f"LogDeterminant: jitter={self.jitter} must be inside (0, 1]")
+        jitter = number("LogDeterminant: jitter", self.jitter)
+        if not LEAST_JITTER <= jitter <= 1:
+            raise InvalidInput(f"LogDeterminant: jitter={self.jitter} must be inside [{LEAST_JITTER:g}, 1]")
+        _keep(self, weight=_not_negative("LogDeterminant", self.weight), jitter=jitter)
 
 
 Objective = Relevance | Freshness | MaxSimilarity | AttributeRepeat | LogDeterminant
 
 
-def _window(objective: str, window: int | None) -> None:
-    if window is not None and window < 1:
-        raise InvalidInput(f"{objective}: window={window} must be at least 1 slot, or None for all")
+def _window(objective: str, window: int | None) -> int | None:
+    if window is None:
+        return None
+    try:
+        return whole("window", window, 1)
+    except InvalidInput:
+        raise InvalidInput(f"{objective}: window={window!r} must be at least 1 slot, or None for all") from None
 
 
-def _not_negative(objective: str, name: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise InvalidInput(f"{objective}: {name}={value} must be finite and >= 0; the term's sign is its own")
+def _not_negative(objective: str, value: float) -> float:
+    weight = number(f"{objective}: weight", value)
+    if weight < 0:
+        raise InvalidInput(f"{objective}: weight={value} must be finite and >= 0; the term's sign is its own")
+    return weight
+
+
+def _keep(objective: object, **fields: object) -> None:
+    """Store what was checked: plain Python numbers and tuples, so that no later change of an array can enter."""
+    for name, value in fields.items():
+        object.__setattr__(objective, name, value)

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from multislot_rerank.arrays import Floats, finite
+from multislot_rerank.admission import instance
+from multislot_rerank.arrays import Floats, finite, integers
 from multislot_rerank.errors import InvalidInput
 from multislot_rerank.log import SlateLog, TargetPolicy
 from multislot_rerank.slate_replay import Interaction, replay
@@ -153,12 +154,8 @@ def sweep(
     array([[1. , 0.5],
            [0. , 1. ]])
     """
-    if not slates:
-        raise InvalidInput("slates is empty; give at least one trade-off")
-    more: Sense = "max"
-    chosen = tuple(senses) if senses else (more,) * len(log.objectives)
-    if len(chosen) != len(log.objectives) or set(chosen) - {"max", "min"}:
-        raise InvalidInput(f"senses={chosen} must hold 'max' or 'min' for each of {', '.join(log.objectives)}")
+    _check_trade_offs(log, slates)
+    chosen = chosen_senses(log, senses)
     estimates = []
     for name, shown in slates.items():
         estimate = replay(log, TargetPolicy.deterministic(log, shown), interaction, on_varying="weight")
@@ -167,6 +164,25 @@ def sweep(
         estimates.append(estimate)
     optimal = pareto_front(np.array([estimate.value for estimate in estimates]), chosen)
     return ParetoFront(tuple(slates), tuple(estimates), chosen, optimal)
+
+
+def chosen_senses(log: SlateLog, senses: Sequence[Sense] | None) -> tuple[Sense, ...]:
+    """Return one sense an objective, ``max`` unless said."""
+    more: Sense = "max"
+    if senses is None:
+        return (more,) * len(log.objectives)
+    chosen = () if isinstance(senses, str) else tuple(senses)
+    if len(chosen) != len(log.objectives) or any(sense not in ("max", "min") for sense in chosen):
+        raise InvalidInput(f"senses={senses!r} must hold 'max' or 'min' for each of {', '.join(log.objectives)}")
+    return chosen
+
+
+def _check_trade_offs(log: SlateLog, slates: object) -> None:
+    instance("log", log, SlateLog)
+    if not isinstance(slates, Mapping):
+        raise InvalidInput(f"slates is no mapping but {type(slates).__name__}; give {{trade-off: slates}}")
+    if not slates:
+        raise InvalidInput("slates is empty; give at least one trade-off")
 
 
 def pareto_front(values: ArrayLike, senses: Sequence[Sense]) -> NDArray[np.bool_]:
@@ -186,7 +202,10 @@ def pareto_front(values: ArrayLike, senses: Sequence[Sense]) -> NDArray[np.bool_
     >>> pareto_front([[1, 3], [2, 2], [1, 2]], ["max", "max"])
     array([ True,  True, False])
     """
-    gains = _as_gains(finite("values", values, 2), senses)
+    table = finite("values", values, 2)
+    if isinstance(senses, str) or len(senses) != table.shape[1] or any(s not in ("max", "min") for s in senses):
+        raise InvalidInput(f"senses={senses!r} must hold 'max' or 'min' for each of {table.shape[1]} columns")
+    gains = _as_gains(table, senses)
     optimal = np.ones(len(gains), np.bool_)
     for row, gain in enumerate(gains):
         rivals = (gains >= gain).all(axis=1) & (gains > gain).any(axis=1)
@@ -218,9 +237,13 @@ def choose_honestly(
     -------
     HonestChoice
     """
+    _check_trade_offs(log, slates)
     order = np.random.default_rng(seed).permutation(len(log))
     halves = [np.sort(order[: len(log) // 2]), np.sort(order[len(log) // 2 :])]
-    arrays = {name: np.asarray(shown) for name, shown in slates.items()}
+    arrays = {name: integers(f"slates[{name!r}]", shown, 2) for name, shown in slates.items()}
+    for name, shown in arrays.items():
+        if len(shown) != len(log):
+            raise InvalidInput(f"slates[{name!r}] has {len(shown)} rows for {len(log)} records; give one a record")
     front = sweep(log.subset(halves[0]), {n: s[halves[0]] for n, s in arrays.items()}, interaction, senses=senses)
     name = choose(front)
     if name not in arrays:

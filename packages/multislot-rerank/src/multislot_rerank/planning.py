@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from multislot_rerank.admission import number, whole
 from multislot_rerank.errors import InvalidInput
 from multislot_rerank.slate_replay import Interaction, acceptance
 
@@ -56,10 +57,10 @@ def plan_logging(
     >>> [plan.requests for plan in plan_logging(10, 3, standard_error=0.02, reward_deviation=0.2)]
     [84848, 84848, 14134, 1169]
     """
-    if slots < 1 or candidates < slots:
+    if whole("slots", slots, 0) < 1 or whole("candidates", candidates, 0) < slots:
         raise InvalidInput(f"slots={slots} must be between 1 and candidates={candidates}")
     for name, value in (("standard_error", standard_error), ("reward_deviation", reward_deviation)):
-        if not (math.isfinite(value) and value > 0):
+        if number(name, value) <= 0:
             raise InvalidInput(f"{name}={value} must be positive")
     ratio = reward_deviation / standard_error
     if ratio > 1e8:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from multislot_rerank.admission import instance, number, whole
 from multislot_rerank.arrays import Floats, Ints
 from multislot_rerank.errors import InvalidInput
 from multislot_rerank.influence_world import InfluenceWorld
@@ -83,7 +84,7 @@ def linear(weights: Mapping[str, float]) -> Policy:
     unknown = set(weights) - set(FEATURES)
     if unknown:
         raise InvalidInput(f"weights name {', '.join(sorted(unknown))}; the features are {', '.join(FEATURES)}")
-    vector = np.array([weights.get(name, 0.0) for name in FEATURES], np.float32)
+    vector = np.array([number(f"weights[{name!r}]", weights.get(name, 0.0)) for name in FEATURES], np.float32)
     return lambda simulator: _best(simulator.observation() @ vector, simulator.mask)
 
 
@@ -94,6 +95,8 @@ def greedy_truth(simulator: SlateSimulator) -> Ints:
 
 def whole_slate(reranker: "SequentialGreedyReranker | ModelReranker") -> Policy:
     """Return the policy that lets a re-ranker of this package fill the slate of every request."""
+    if not callable(getattr(reranker, "rerank", None)) or isinstance(reranker, type):
+        raise InvalidInput(f"reranker={reranker!r} is no re-ranker; give an instance with rerank(candidates)")
     slates: dict[int, Ints] = {}
 
     def place(simulator: SlateSimulator) -> Ints:
@@ -133,9 +136,12 @@ def compare_policies(
     >>> table.rows[1].gain > 0
     True
     """
+    instance("world", world, InfluenceWorld)
+    if not isinstance(policies, Mapping) or any(isinstance(p, type) or not callable(p) for p in policies.values()):
+        raise InvalidInput("policies is no mapping of names to policies; give {name: policy}")
     if not policies:
         raise InvalidInput("policies is empty; name at least one")
-    if requests < 2:
+    if whole("requests", requests, 0) < 2:
         raise InvalidInput(f"requests={requests} must be at least 2")
     earned = {name: _earned(world, policy, requests, seed) for name, policy in policies.items()}
     first, _ = next(iter(earned.values()))

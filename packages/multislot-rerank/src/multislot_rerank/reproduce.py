@@ -109,7 +109,7 @@ def mutual_influence(requests: int) -> list[Claim]:
     for name, influence in (("no", 0.0), ("default", 1.0), ("strong", 2.0)):
         world = InfluenceWorld(influence=influence)
         train, test = world.log(requests, seed=0), world.log(requests // 2, seed=1)
-        layout = ContextFeatures(2, ("creator", "topic"), world.slots)
+        layout = ContextFeatures.of(train.requests[0], ("creator", "topic"), world.slots)
         fit_rows, fit_labels = training_rows(layout, train.requests, train.slates), train.clicks.ravel()
         test_rows, labels = training_rows(layout, test.requests, test.slates), test.clicks.ravel()
         own = [i for i, column in enumerate(layout.names) if column.startswith("score_") and "prefix" not in column]

@@ -5,16 +5,24 @@
 Our formulation of the paper's linear-time algorithm: the context of a candidate is kept up to date by one cosine for
 each item placed, and only for candidates that can still win. Objectives and constraints are data, so that a reranker is
 immutable and one instance serves any number of threads. Windows in the objectives and beams go through full scans.
+
+Under constraints i ranges over the candidates from which the slate can still be completed. Greedy first runs with the
+constraints checked slot by slot; a slate that breaks none is that argmax, as its own end is the completion. Only one
+that breaks some is searched for again, with a look-ahead (see ``completion``).
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from multislot_rerank.admission import instance, members, whole
 from multislot_rerank.arrays import Floats, Ints
 from multislot_rerank.candidates import Candidates
+from multislot_rerank.completion import BOUND, Completion
 from multislot_rerank.constraints import Constraint, FreshQuota, MaxPerWindow, MinGap, Pin
 from multislot_rerank.errors import InvalidInput
 from multislot_rerank.lazy_greedy import lazy_sga
@@ -26,7 +34,8 @@ from multislot_rerank.objectives import (
     Objective,
     Relevance,
 )
-from multislot_rerank.scan import UNLIMITED, ScanProblem, scan_slate
+from multislot_rerank.scan import UNLIMITED, Kept, ScanProblem, scan_slate
+from multislot_rerank.violations import broken_slots
 
 __all__ = ["SequentialGreedyReranker", "Slate"]
 
@@ -42,12 +51,17 @@ class Slate:
     utilities : ndarray, shape (K,)
         Utility of each item when it was placed.
     relaxed : tuple of (int, Constraint)
-        Slots in which a constraint had to be dropped, and which.
+        Every constraint that the slate breaks, by the slot where it does (see ``violations``).
+    proven : bool
+        That what is relaxed could not have been kept: the constraints cannot all hold in any slate, and a constraint
+        that was given up not with the more important ones kept. False where the search for such a slate ended at its
+        bound.
     """
 
     items: Ints
     utilities: Floats
     relaxed: tuple[tuple[int, Constraint], ...] = ()
+    proven: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,14 +75,15 @@ class SequentialGreedyReranker:
     k : int
         Slots.
     constraints : sequence of Constraint
-        By importance: where none fits, the last is dropped first.
+        By importance (see ``constraints``): kept wherever they can hold together, else the last is let go first.
     beam : int
         Partial slates kept while filling; 1 is greedy, more can only find a larger summed utility at a higher cost.
 
     Raises
     ------
     InvalidInput
-        If ``k < 1``, an objective comes twice, a pin lies outside the slate or two pins share an item or a slot.
+        If ``k < 1``, something is no objective or no constraint, an objective comes twice, a pin lies outside the slate
+        or two pins share an item or a slot.
 
     Examples
     --------
@@ -85,9 +100,9 @@ class SequentialGreedyReranker:
 
     def __post_init__(self) -> None:
         for name in ("k", "beam"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-                raise InvalidInput(f"{name}={value!r} must be at least 1, a whole number")
+            object.__setattr__(self, name, whole(name, getattr(self, name), 1))
+        for name, kinds in (("objectives", Objective), ("constraints", Constraint)):
+            object.__setattr__(self, name, members(name, getattr(self, name), kinds))
         once = [
             f"AttributeRepeat of {objective.attribute}"
             if isinstance(objective, AttributeRepeat)
@@ -114,49 +129,49 @@ class SequentialGreedyReranker:
         Raises
         ------
         InvalidInput
-            If there are fewer than ``k`` candidates, or an objective or constraint needs a field they do not have.
+            If there are fewer than ``k`` candidates, an objective or constraint needs a field they do not have, or
+            utilities could leave the range of doubles.
         """
+        instance("candidates", candidates, Candidates)
         if len(candidates) < self.k:
             raise InvalidInput(f"k={self.k} is more than the {len(candidates)} candidates; lower k or add candidates")
-        if self.beam > 1 or any(getattr(objective, "window", None) for objective in self.objectives):
-            items, utilities, dropped = scan_slate(self.scan_problem(candidates), self.beam)
-            return Slate(items, utilities, self._relaxed(dropped))
-        codes, repeat_weight, column = self._codes(candidates)
-        fresh, quota = self._fresh(candidates)
-        items, utilities, dropped = lazy_sga(
-            self._static(candidates),
-            candidates.embeddings,
-            candidates.inverse_norm,
-            self._context_weights(candidates),
-            codes,
-            repeat_weight,
-            self._pinned(candidates),
-            self._caps(column),
-            fresh,
-            quota,
-        )
-        return Slate(items, utilities, self._relaxed(dropped))
+        problem = self.scan_problem(candidates)
+        if self.beam > 1 or problem.similarity_window or problem.repeat_window.any():
+            items, utilities = scan_slate(problem, self.beam)
+        else:
+            items, utilities = lazy_sga(
+                problem.static,
+                problem.embeddings,
+                problem.inverse_norm,
+                problem.weights,
+                problem.codes,
+                problem.repeat_weight,
+                problem.pinned,
+                problem.caps,
+                problem.fresh,
+                problem.fresh_quota,
+            )
+        return self._kept_where_possible(problem, items, utilities) if self.constraints else Slate(items, utilities)
 
     def scan_problem(self, candidates: Candidates) -> ScanProblem:
-        """The request as the numpy scan takes it (``scan``): the twin of the compiled kernel."""
+        """The request as arrays: what the lazy kernel takes, and its twin, the scan."""
         assert candidates.embeddings is not None
         codes, repeat_weight, column = self._codes(candidates)
         fresh, quota = self._fresh(candidates)
-        weights = self._context_weights(candidates)
         windows = dict.fromkeys(list(column)[: len(repeat_weight)], UNLIMITED)
         similarity_window = UNLIMITED
         for objective in self.objectives:
             if isinstance(objective, AttributeRepeat):
-                windows[objective.attribute] = objective.window or UNLIMITED
+                windows[objective.attribute] = min(objective.window or UNLIMITED, self.k)
             elif isinstance(objective, MaxSimilarity):
-                similarity_window = objective.window or UNLIMITED
+                similarity_window = min(objective.window or UNLIMITED, self.k)
+        weights = self._context_weights(candidates)
         return ScanProblem(
-            static=self._static(candidates),
-            unit=candidates.embeddings * candidates.inverse_norm[:, None],
-            similarity_weight=float(weights[0]),
+            static=self._static(candidates, sum(repeat_weight.tolist()), weights),
+            embeddings=candidates.embeddings,
+            inverse_norm=candidates.inverse_norm,
+            weights=weights,
             similarity_window=similarity_window,
-            log_det_weight=float(weights[1]),
-            jitter=float(weights[2]),
             codes=codes,
             repeat_weight=repeat_weight,
             repeat_window=np.array(list(windows.values()), np.int64),
@@ -166,27 +181,62 @@ class SequentialGreedyReranker:
             fresh_quota=quota,
         )
 
+    def _kept_where_possible(self, problem: ScanProblem, items: Ints, utilities: Floats) -> Slate:
+        """The slate, or, where it breaks a constraint, the one that keeps all that can hold together."""
+        proven = True
+        broken = broken_slots(items, problem.codes, problem.caps, problem.fresh, problem.fresh_quota)
+        if broken.any():
+            kept, proven = _what_can_hold(problem)
+            if kept is not None:
+                items, utilities = scan_slate(problem, self.beam, kept)
+                proven = proven and kept.completion.certain
+            broken = broken_slots(items, problem.codes, problem.caps, problem.fresh, problem.fresh_quota)
+        return Slate(items, utilities, self._relaxed(broken), proven or not broken.any())
+
     def rerank_batch(self, requests: Iterable[Candidates], threads: int = 1) -> list[Slate]:
         """Re-rank many requests; the kernel releases the interpreter lock, so threads share the cores."""
-        if threads < 1:
-            raise InvalidInput(f"threads={threads} must be at least 1")
+        whole("threads", threads, 1)
+        given = members("requests", requests, Candidates)
         if threads == 1:
-            return [self.rerank(request) for request in requests]
+            return [self.rerank(request) for request in given]
         with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(self.rerank, requests))
+            return list(pool.map(self.rerank, given))
 
-    def _static(self, candidates: Candidates) -> Floats:
-        total = np.zeros(len(candidates))
-        for objective in self.objectives:
-            if isinstance(objective, Relevance):
-                if len(objective.weights) != candidates.scores.shape[1]:
-                    raise InvalidInput(
-                        f"Relevance has {len(objective.weights)} weights for {candidates.scores.shape[1]} score columns"
-                    )
-                total += candidates.scores @ np.asarray(objective.weights, np.float64)
-            elif isinstance(objective, Freshness):
-                total += objective.weight * np.exp2(-_age("Freshness", candidates) / objective.half_life_s)
+    def _static(self, candidates: Candidates, repeat: float, context: Floats) -> Floats:
+        """What is known before the first slot; refuses utilities that could overflow as the slate is filled."""
+        total, weights = np.zeros(len(candidates)), np.zeros(candidates.scores.shape[1])
+        others = float(context[0]) + repeat * self.k
+        if context[1] > 0:
+            others += float(context[1]) * max(-math.log(context[2]), math.log1p(context[2]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for objective in self.objectives:
+                if isinstance(objective, Relevance):
+                    if len(objective.weights) != len(weights):
+                        raise InvalidInput(
+                            f"Relevance has {len(objective.weights)} weights for {len(weights)} score columns"
+                        )
+                    weights = np.array(objective.weights)
+                    # column by column: a matrix product may round equal rows differently, and so order ties
+                    for column, weight in zip(candidates.scores.T, objective.weights, strict=True):
+                        total += weight * column
+                elif isinstance(objective, Freshness):
+                    total += objective.weight * np.exp2(-_age("Freshness", candidates) / objective.half_life_s)
+                    others += objective.weight
+        self._refuse_overflow(candidates.scores, weights, others)
         return total
+
+    def _refuse_overflow(self, scores: Floats, weights: Floats, others: float) -> None:
+        """Any order of the terms stays finite where the sum of their magnitudes does (a beam adds k utilities)."""
+        summed = self.k if self.beam > 1 else 1
+        if math.isfinite((float(np.abs(scores).max()) * float(np.abs(weights).sum()) + others) * summed):
+            return
+        with np.errstate(over="ignore"):
+            unbounded = ~np.isfinite((np.abs(scores) @ np.abs(weights) + others) * summed)
+        if unbounded.any():
+            raise InvalidInput(
+                f"objectives: weights times values of candidate {int(np.argmax(unbounded))} can leave the range of "
+                "doubles (1.8e308); scale weights or scores down"
+            )
 
     def _context_weights(self, candidates: Candidates) -> Floats:
         weights = np.zeros(3)
@@ -220,7 +270,9 @@ class SequentialGreedyReranker:
 
     def _caps(self, column: dict[str, int]) -> Ints:
         rows = [
-            (column[c.attribute], c.gap, 1) if isinstance(c, MinGap) else (column[c.attribute], c.window, c.count)
+            (column[c.attribute], min(c.gap, self.k), 1)
+            if isinstance(c, MinGap)
+            else (column[c.attribute], min(c.window, self.k), min(c.count, self.k))
             for c in self.constraints
             if isinstance(c, MaxPerWindow | MinGap)
         ]
@@ -235,17 +287,51 @@ class SequentialGreedyReranker:
                 pinned[constraint.slot] = constraint.item
         return pinned
 
-    def _fresh(self, candidates: Candidates) -> tuple[np.ndarray[tuple[int], np.dtype[np.bool_]], int]:
+    def _fresh(self, candidates: Candidates) -> tuple[NDArray[np.bool_], int]:
         for constraint in self.constraints:
             if isinstance(constraint, FreshQuota):
-                return _age("FreshQuota", candidates) <= constraint.max_age_s, constraint.count
+                return _age("FreshQuota", candidates) <= constraint.max_age_s, min(constraint.count, self.k + 1)
         return np.zeros(len(candidates), np.bool_), 0
 
-    def _relaxed(self, dropped: Ints) -> tuple[tuple[int, Constraint], ...]:
-        """Name what each slot dropped: caps from the last, then the quota."""
-        caps = [c for c in self.constraints if isinstance(c, MaxPerWindow | MinGap)]
-        order: list[Constraint] = [*reversed(caps), *(c for c in self.constraints if isinstance(c, FreshQuota))]
-        return tuple((slot, order[n]) for slot, count in enumerate(dropped.tolist()) for n in range(count))
+    def _relaxed(self, broken: NDArray[np.bool_]) -> tuple[tuple[int, Constraint], ...]:
+        """Name what each slot breaks, caps in the order of the list, then the quota."""
+        order: list[Constraint] = [c for c in self.constraints if isinstance(c, MaxPerWindow | MinGap)]
+        order += [c for c in self.constraints if isinstance(c, FreshQuota)]
+        return tuple((int(slot), order[c]) for slot, c in np.argwhere(broken))
+
+
+def _what_can_hold(problem: ScanProblem) -> tuple[Kept | None, bool]:
+    """The constraints that can hold together, the most important first, and whether the search was exhaustive."""
+    steps = np.array([BOUND])
+
+    def kept(caps: list[int], quota: bool) -> Kept:
+        chosen = np.zeros(len(problem.caps), np.bool_)
+        chosen[caps] = True
+        completion = Completion(
+            problem.codes,
+            problem.caps[chosen],
+            problem.pinned,
+            problem.fresh,
+            problem.fresh_quota if quota else 0,
+            steps,
+        )
+        return Kept(chosen, quota, completion)
+
+    every = kept(list(range(len(problem.caps))), problem.fresh_quota > 0)
+    if every.completion.possible():
+        return every, True
+    proven = every.completion.certain
+    best: Kept | None = None
+    if problem.fresh_quota > 0:
+        trial = kept([], True)
+        best = trial if trial.completion.possible() else None
+        proven = proven and trial.completion.certain
+    for cap in range(len(problem.caps)):
+        caps, quota = ([], False) if best is None else (np.flatnonzero(best.caps).tolist(), best.quota)
+        trial = kept([*caps, cap], quota)
+        best = trial if trial.completion.possible() else best
+        proven = proven and trial.completion.certain
+    return best, proven
 
 
 def _age(needed_by: str, candidates: Candidates) -> Floats:

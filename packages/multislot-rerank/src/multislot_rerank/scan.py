@@ -1,19 +1,24 @@
-"""Greedy and beam search by full scans, in numpy: for utilities that can rise again, and to check the lazy kernels.
+"""Greedy and beam search by full scans: for utilities that can rise again, for dead ends, and to check the lazy kernel.
 
 A penalty within a window forgets what has left it, so a utility can rise and the lazy bound no longer holds. Every slot
-then scores all candidates, on cosines that are computed once for each placed item: O(N d) a slot and beam.
+then scores all candidates, on cosines that are computed once for each placed item: O(N d) a slot and beam. The parts of
+a utility are computed and summed as in ``lazy_greedy``, so that both give the same bits and break no tie differently.
 
 A beam of width B keeps the B partial slates of largest summed utility; B = 1 is greedy.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-from multislot_rerank.arrays import Floats, Ints
+from multislot_rerank.arrays import Floats, Ints, Vectors
+from multislot_rerank.completion import Completion
+from multislot_rerank.lazy_greedy import cosine_of, shrink, worth
 
-__all__ = ["ScanProblem", "scan_slate"]
+__all__ = ["UNLIMITED", "Kept", "ScanProblem", "scan_slate"]
 
 UNLIMITED = 0
 """Window that never forgets."""
@@ -26,9 +31,10 @@ class ScanProblem:
     Attributes
     ----------
     static : ndarray, shape (N,)
-    unit : ndarray, shape (N, d)
-        Embeddings of length 1 (or 0).
-    similarity_weight, log_det_weight, jitter : float
+    embeddings : ndarray, shape (N, d)
+    inverse_norm : ndarray, shape (N,)
+    weights : ndarray, shape (3,)
+        Similarity weight, log-determinant weight, jitter.
     similarity_window : int
         Slots that MaxSimilarity looks back; 0 is all.
     codes : ndarray of int64, shape (N, P)
@@ -42,11 +48,10 @@ class ScanProblem:
     """
 
     static: Floats
-    unit: Floats
-    similarity_weight: float
+    embeddings: Vectors
+    inverse_norm: Floats
+    weights: Floats
     similarity_window: int
-    log_det_weight: float
-    jitter: float
     codes: Ints
     repeat_weight: Floats
     repeat_window: Ints
@@ -57,12 +62,28 @@ class ScanProblem:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Constraints that are never let go, with the look-ahead that makes it possible.
+
+    Attributes
+    ----------
+    caps : ndarray of bool, shape (C,)
+    quota : bool
+    completion : Completion
+        Of these constraints.
+    """
+
+    caps: NDArray[np.bool_]
+    quota: bool
+    completion: Completion
+
+
+@dataclass(frozen=True)
 class _Partial:
     """A slate in the making: items, utilities, cosines to each placed item, and the determinant's residuals."""
 
     items: tuple[int, ...]
     utilities: tuple[float, ...]
-    dropped: tuple[int, ...]
     cosines: Floats
     factor: Floats
     residual: Floats
@@ -72,64 +93,99 @@ class _Partial:
         return sum(self.utilities)
 
 
-def scan_slate(problem: ScanProblem, beam: int) -> tuple[Ints, Floats, Ints]:
-    """Items, utilities and dropped constraints of the best slate that a beam of that width finds."""
+def scan_slate(problem: ScanProblem, beam: int, kept: Kept | None = None) -> tuple[Ints, Floats]:
+    """Items and utilities of the best slate that a beam of that width finds.
+
+    Without ``kept`` each slot lets go of what stands in its way there, the last cap first; with it, only candidates
+    from which the kept constraints can still be completed are considered.
+    """
     count, slots = len(problem.static), len(problem.pinned)
     empty = np.empty((count, 0))
-    partials = [_Partial((), (), (), empty, empty, np.full(count, 1.0 + problem.jitter))]
+    log_det = problem.weights[1] > 0
+    factor = np.zeros((count if log_det else 1, slots))
+    partials = [_Partial((), (), empty, factor, np.full(count, 1.0 + problem.weights[2]))]
     for slot in range(slots):
         grown = []
         for rank, partial in enumerate(partials):
-            utility = _utility(problem, partial)
-            allowed, dropped = _allowed(problem, partial, slot)
-            choices = np.flatnonzero(allowed)
-            best = choices[np.argsort(-utility[choices], kind="stable")[:beam]]
-            grown += [(-(partial.total + utility[i]), rank, int(i), float(utility[i]), dropped) for i in best]
+            utility = _utilities(
+                problem.static, partial.cosines, problem.similarity_window, partial.residual, problem.codes,
+                problem.repeat_weight, problem.repeat_window, np.array(partial.items, np.int64), problem.weights,
+            )  # fmt: skip
+            best = _choices(problem, partial.items, slot, utility, beam, kept)
+            grown += [(-(partial.total + float(utility[i])), rank, i, float(utility[i])) for i in best]
         grown.sort(key=lambda entry: entry[:3])
-        partials = [
-            _placed(problem, partials[rank], item, utility, dropped) for _, rank, item, utility, dropped in grown[:beam]
-        ]
+        partials = [_placed(problem, partials[rank], item, utility) for _, rank, item, utility in grown[:beam]]
     winner = partials[0]
-    return np.array(winner.items, np.int64), np.array(winner.utilities), np.array(winner.dropped, np.int64)
+    return np.array(winner.items, np.int64), np.array(winner.utilities)
 
 
-def _utility(problem: ScanProblem, partial: _Partial) -> Floats:
+@njit(cache=True, nogil=True)
+def _utilities(  # type: ignore[no-untyped-def]
+    static, cosines, similarity_window, residual, codes, repeat_weight, repeat_window, placed, weights
+):
     """Utility of every candidate as the next item."""
-    value = problem.static.copy()
-    placed = list(partial.items)
-    if placed and problem.similarity_weight > 0:
-        recent = partial.cosines[:, -problem.similarity_window :]
-        value -= problem.similarity_weight * np.maximum(recent.max(axis=1), 0.0)
-    for p, (weight, window) in enumerate(zip(problem.repeat_weight, problem.repeat_window, strict=True)):
-        seen = problem.codes[placed[-window:], p] if placed else np.empty(0, np.int64)
-        value -= weight * (problem.codes[:, p, None] == seen).sum(axis=1)
-    if problem.log_det_weight > 0:
-        value += problem.log_det_weight * np.log(partial.residual)
-    return value
+    values = np.empty(static.size)
+    recent = max(0, placed.size - similarity_window) if similarity_window > 0 else 0
+    for i in range(static.size):
+        nearest, repeat = 0.0, 0.0
+        for j in range(recent, placed.size):
+            nearest = max(nearest, cosines[i, j])
+        for p in range(repeat_weight.size):
+            seen = 0.0
+            first = max(0, placed.size - repeat_window[p]) if repeat_window[p] > 0 else 0
+            for j in range(first, placed.size):
+                seen += codes[placed[j], p] == codes[i, p]
+            repeat += repeat_weight[p] * seen
+        values[i] = worth(static[i], nearest, repeat, residual[i], weights)
+    return values
 
 
-def _allowed(problem: ScanProblem, partial: _Partial, slot: int) -> tuple[NDArray[np.bool_], int]:
-    """Candidates that may take the slot, and how many constraints had to be dropped to have any."""
-    count, slots = len(problem.static), len(problem.pinned)
+def _choices(
+    problem: ScanProblem, items: tuple[int, ...], slot: int, utility: Floats, beam: int, kept: Kept | None
+) -> list[int]:
+    """The best candidates for a slot, at most ``beam``, under as many constraints as leave one."""
     if problem.pinned[slot] >= 0:
-        return np.arange(count) == problem.pinned[slot], 0
+        return [int(problem.pinned[slot])]
+    for allowed in _ever_looser(problem, items, slot, kept):
+        candidates = np.flatnonzero(allowed)
+        ordered = candidates[np.argsort(-utility[candidates], kind="stable")]
+        found: list[int] = []
+        for item in ordered.tolist():
+            if len(found) == beam:
+                break
+            if kept is None or kept.completion.extends(items, item):
+                found.append(item)
+        if found:
+            return found
+    raise AssertionError("k is at most N: some candidate is free")
+
+
+def _ever_looser(
+    problem: ScanProblem, items: Sequence[int], slot: int, kept: Kept | None
+) -> Iterator[NDArray[np.bool_]]:
+    """Candidates under all constraints, then without the last cap, and so on; the quota last, what is kept never."""
+    count, slots = len(problem.static), len(problem.pinned)
     free = np.ones(count, np.bool_)
-    free[list(partial.items)] = False
+    free[list(items)] = False
     free[problem.pinned[problem.pinned >= 0]] = False
     later = problem.pinned[slot:]
-    missing = problem.fresh_quota - problem.fresh[list(partial.items)].sum() - problem.fresh[later[later >= 0]].sum()
+    missing = problem.fresh_quota - problem.fresh[list(items)].sum() - problem.fresh[later[later >= 0]].sum()
     must_be_fresh = problem.fresh_quota > 0 and missing >= (later < 0).sum()
-    slate = np.concatenate([np.array(partial.items, np.int64), problem.pinned[slot:]])
-    blocked = [_over_cap(problem, slate, slot, cap, slots) for cap in problem.caps]
-    for dropped in range(len(blocked) + 2):
-        allowed = free.copy()
-        for over in blocked[: max(len(blocked) - dropped, 0)]:
-            allowed &= ~over
-        if must_be_fresh and dropped <= len(blocked):
-            allowed &= problem.fresh
-        if allowed.any():
-            break
-    return allowed, dropped
+    slate = np.concatenate([np.array(items, np.int64), problem.pinned[slot:]])
+    keeps = [~_over_cap(problem, slate, slot, cap, slots) for cap in problem.caps]
+    always = np.zeros(len(keeps), np.bool_) if kept is None else kept.caps
+    for cap in np.flatnonzero(always):
+        free &= keeps[cap]
+    if must_be_fresh and kept is not None and kept.quota:
+        free &= problem.fresh
+    soft = np.flatnonzero(~always)
+    quota = free & problem.fresh if must_be_fresh else free
+    for count_kept in range(len(soft), -1, -1):
+        allowed = quota.copy()
+        for cap in soft[:count_kept]:
+            allowed &= keeps[cap]
+        yield allowed
+    yield free
 
 
 def _over_cap(problem: ScanProblem, slate: Ints, slot: int, cap: Ints, slots: int) -> NDArray[np.bool_]:
@@ -144,21 +200,31 @@ def _over_cap(problem: ScanProblem, slate: Ints, slot: int, cap: Ints, slots: in
     return over
 
 
-def _placed(problem: ScanProblem, partial: _Partial, item: int, utility: float, dropped: int) -> _Partial:
+def _placed(problem: ScanProblem, partial: _Partial, item: int, utility: float) -> _Partial:
     """The partial slate with one more item."""
-    cosine = problem.unit @ problem.unit[item]
-    cosine[cosine > 1.0 - 1e-14] = 1.0
-    factor, residual = partial.factor, partial.residual
-    if problem.log_det_weight > 0:
-        column = (cosine - factor @ factor[item]) / np.sqrt(residual[item])
-        factor = np.column_stack([factor, column])
-        residual = np.maximum(residual - column**2, problem.jitter)
+    factor, residual = partial.factor.copy(), partial.residual.copy()
+    cosine = _advance(
+        problem.embeddings, problem.inverse_norm, item, len(partial.items), factor, residual, problem.weights
+    )
     return replace(
         partial,
         items=(*partial.items, item),
         utilities=(*partial.utilities, utility),
-        dropped=(*partial.dropped, dropped),
         cosines=np.column_stack([partial.cosines, cosine]),
         factor=factor,
         residual=residual,
     )
+
+
+@njit(cache=True, nogil=True)
+def _advance(embeddings, inverse_norm, item, step, factor, residual, weights):  # type: ignore[no-untyped-def]
+    """Cosines to the item placed now, as the step-th; brings the residuals up to date."""
+    cosine = np.zeros(inverse_norm.size)
+    if weights[0] > 0.0 or weights[1] > 0.0:
+        for i in range(inverse_norm.size):
+            cosine[i] = cosine_of(embeddings, inverse_norm, i, item)
+    if weights[1] > 0.0:
+        root = np.sqrt(residual[item])
+        for i in range(residual.size):
+            residual[i] = shrink(residual[i], factor, i, item, step, cosine[i], root, weights[2])
+    return cosine

@@ -12,7 +12,7 @@ Shards are added in their order, so that the numbers do not depend on how many w
 """
 
 import multiprocessing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from multislot_rerank.admission import whole
 from multislot_rerank.arrays import Floats, Ints
 from multislot_rerank.cluster import local_cluster
 from multislot_rerank.errors import InvalidInput
@@ -140,6 +141,8 @@ class ReplayTotals:
             warnings = ("one record carries all the weight of a slot: no standard error can be had",)
         else:
             covariance = covariance * fewest / (fewest - 1)
+            if not np.isfinite(covariance).all():
+                raise InvalidInput("rewards times weights leave the range of doubles; scale the rewards down")
         return ValueEstimate(
             title, per_slot.sum(axis=0), per_slot, covariance, self.matched, effective, self.max_weight, self.records,
             self.objectives, warnings,
@@ -176,9 +179,13 @@ def replay_shards(
     InvalidInput
         If there is no shard, shards do not fit together, or ``workers < 1``.
     """
-    if workers < 1:
-        raise InvalidInput(f"workers={workers} must be at least 1")
+    whole("workers", workers, 1)
+    if callable(shards) or isinstance(shards, (str, Mapping)) or not isinstance(shards, Iterable):
+        raise InvalidInput(f"shards is no list but {type(shards).__name__}; give a list of callables")
     jobs = [(shard, interaction) for shard in shards]
+    for number, (shard, _) in enumerate(jobs):
+        if isinstance(shard, type) or not callable(shard):
+            raise InvalidInput(f"shards[{number}]={shard!r} cannot be called; give functions that return (log, target)")
     if not jobs:
         raise InvalidInput("shards is empty; give at least one")
     if executor not in ("processes", "ray"):
@@ -194,7 +201,10 @@ def replay_shards(
 
 def _totals(job: tuple[Shard, Interaction | str]) -> ReplayTotals:
     shard, interaction = job
-    return ReplayTotals.of(*shard(), interaction)
+    made = shard()
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise InvalidInput(f"a shard returned {type(made).__name__}; return (log, target)")
+    return ReplayTotals.of(*made, interaction)
 
 
 def _on_ray(jobs: list[tuple[Shard, Interaction | str]], workers: int) -> list[ReplayTotals]:

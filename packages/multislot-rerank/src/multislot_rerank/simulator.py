@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from multislot_rerank.arrays import Floats, Ints
+from multislot_rerank.admission import whole
+from multislot_rerank.arrays import Floats, Ints, integers
 from multislot_rerank.candidates import Candidates
+from multislot_rerank.errors import InvalidInput
 
 if TYPE_CHECKING:
     from multislot_rerank.influence_world import InfluenceWorld
@@ -55,7 +57,9 @@ class SlateSimulator:
     """
 
     def __init__(self, world: "InfluenceWorld", batch: int) -> None:
-        self.world, self.batch = world, batch
+        if not hasattr(world, "influence") or isinstance(world, type):
+            raise InvalidInput(f"world={world!r} is no InfluenceWorld; give an instance")
+        self.world, self.batch = world, whole("batch", batch, 1)
         shape = (batch, world.candidates)
         self._centres = np.random.default_rng(7).normal(size=(world.topics, world.dimension))
         self._rows = np.arange(batch)
@@ -96,8 +100,19 @@ class SlateSimulator:
         """Put one item of every request into the next slot.
 
         An item that is placed already earns nothing and leaves the slot empty (``legal`` is False there).
+
+        Raises
+        ------
+        InvalidInput
+            If an item is no candidate's number or every slot is filled.
         """
-        rows = self._rows
+        rows, items = self._rows, integers("items", items, 1)
+        if len(items) != self.batch or items.min() < 0 or items.max() >= self.world.candidates:
+            raise InvalidInput(
+                f"items must name one of the {self.world.candidates} candidates in each of the {self.batch} requests"
+            )
+        if self.slot >= self.world.slots:
+            raise InvalidInput(f"all {self.world.slots} slots are filled; call reset")
         legal = self.mask[rows, items]
         nearest, repeats = self._nearest[rows, items], self._repeats[rows, items]
         law = click_law(self.appeal[rows, items], self.slot, nearest, repeats, self.world.influence)

@@ -24,9 +24,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from multislot_rerank.admission import number
 from multislot_rerank.arrays import Floats, Ints, finite
 from multislot_rerank.errors import InvalidInput
-from multislot_rerank.log import SlateLog, TargetPolicy, running_product
+from multislot_rerank.log import SlateLog, TargetPolicy, check_pair, running_product
 from multislot_rerank.value import ValueEstimate, weighted_value
 
 __all__ = ["Interaction", "acceptance", "matches", "replay", "replay_weights"]
@@ -126,9 +127,12 @@ def replay(
     >>> replay(log, TargetPolicy.deterministic(log, [[0, 1]] * 3)).per_slot.ravel()
     array([0.5, 0. ])
     """
+    check_pair(log, target)
     kind = _interaction(interaction)
     if target.slates is None:
         raise InvalidInput("target is stochastic; replay needs the slates it shows: TargetPolicy.deterministic")
+    if on_varying not in ("refuse", "thin", "weight"):
+        raise InvalidInput(f"on_varying={on_varying!r} is unknown; use refuse, thin or weight")
     alpha = None if slot_weights is None else finite("slot_weights", slot_weights, 1)
     if alpha is not None and len(alpha) != log.slots:
         raise InvalidInput(f"slot_weights has {len(alpha)} entries for {log.slots} slots")
@@ -147,6 +151,7 @@ def replay(
 
 def replay_weights(log: SlateLog, target: TargetPolicy, interaction: Interaction | str) -> tuple[Interaction, Floats]:
     """Match over probability of each record and slot, shape (n, K): what self-normalised replay weighs by."""
+    check_pair(log, target)
     kind = _interaction(interaction)
     if target.slates is None:
         raise InvalidInput("target is stochastic; replay needs the slates it shows: TargetPolicy.deterministic")
@@ -156,7 +161,7 @@ def replay_weights(log: SlateLog, target: TargetPolicy, interaction: Interaction
 def _interaction(given: Interaction | str) -> Interaction:
     try:
         return Interaction(given)
-    except ValueError:
+    except (ValueError, TypeError):
         raise InvalidInput(f"interaction={given!r} is unknown; use one of {', '.join(Interaction)}") from None
 
 
@@ -193,7 +198,7 @@ def _thinned(kept: Floats, probability: Floats, log: SlateLog, floor: float | No
                 "floor is needed to thin a log that is not uniform: a lower bound of the probability that the logging "
                 "policy shows the target's slate in any context; or use on_varying='weight'"
             )
-        if not 0 < floor <= lowest.min():
+        if not 0 < number("floor", floor) <= lowest.min():
             raise InvalidInput(f"floor={floor:g} must be positive and not above {lowest.min():g}, the lowest observed")
         lowest = np.full_like(lowest, floor)
     draw = np.random.default_rng(seed).random((len(kept), 1))

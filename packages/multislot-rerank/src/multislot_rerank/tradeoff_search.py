@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from multislot_rerank.arrays import Floats, finite
+from multislot_rerank.admission import instance, whole
+from multislot_rerank.arrays import Floats, finite, integers
 from multislot_rerank.errors import InvalidInput
 from multislot_rerank.log import SlateLog, TargetPolicy
-from multislot_rerank.pareto import ParetoFront, Sense, pareto_front
+from multislot_rerank.pareto import ParetoFront, Sense, chosen_senses, pareto_front
 from multislot_rerank.slate_replay import Interaction, replay
 from multislot_rerank.value import ValueEstimate
 
@@ -61,23 +62,25 @@ def search(
     ModuleNotFoundError
         pymoo is not installed.
     """
+    instance("log", log, SlateLog)
+    if not callable(policy):
+        raise InvalidInput(f"policy={policy!r} cannot be called; give a function of parameters that returns slates")
+    if not isinstance(bounds, Mapping) or any(np.shape(pair) != (2,) for pair in bounds.values()):
+        raise InvalidInput(f"bounds={bounds!r} must be {{parameter: (low, high)}}")
     if not bounds:
         raise InvalidInput("bounds is empty; name at least one parameter")
     low, high = (finite("bounds", [pair[side] for pair in bounds.values()], 1) for side in (0, 1))
     if (low >= high).any():
         wrong = list(bounds)[int(np.argmax(low >= high))]
         raise InvalidInput(f"bounds[{wrong!r}]={bounds[wrong]} must be (low, high) with low < high")
-    if population < 4 or generations < 1:
+    if whole("population", population, 1) < 4 or whole("generations", generations, 0) < 1:
         raise InvalidInput(f"population={population} must be at least 4 and generations={generations} at least 1")
-    more: Sense = "max"
-    chosen = tuple(senses) if senses else (more,) * len(log.objectives)
-    if len(chosen) != len(log.objectives) or set(chosen) - {"max", "min"}:
-        raise InvalidInput(f"senses={chosen} must hold 'max' or 'min' for each of {', '.join(log.objectives)}")
+    chosen = chosen_senses(log, senses)
     signs = np.array([-1.0 if sense == "max" else 1.0 for sense in chosen])
     valued: dict[bytes, tuple[str, ValueEstimate]] = {}
 
     def losses(parameters: Floats) -> tuple[Floats, float]:
-        shown = np.asarray(policy(parameters))
+        shown = integers("what policy returned", policy(parameters), 2)
         key = shown.tobytes()
         if key not in valued:
             target = TargetPolicy.deterministic(log, shown)

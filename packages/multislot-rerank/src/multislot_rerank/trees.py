@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from multislot_rerank.arrays import Floats, Ints
+from multislot_rerank.arrays import Floats, Ints, integers, real
 from multislot_rerank.errors import InvalidInput
 
 __all__ = ["TreeEnsemble", "raw_score"]
@@ -93,22 +93,25 @@ class TreeEnsemble:
         InvalidInput
             If a field is missing or of another length, a number is not finite, or a child does not lie below its node.
         """
+        if not isinstance(fields, dict):
+            raise InvalidInput(f"trees are no object but {type(fields).__name__}")
         missing = set(cls.__dataclass_fields__) - set(fields)
         if missing:
             raise InvalidInput(f"trees lack {', '.join(sorted(missing))}")
         ensemble = cls(
-            np.asarray(fields["roots"], np.int64),
-            np.asarray(fields["feature"], np.int64),
-            np.asarray(fields["threshold"], np.float64),
-            np.asarray(fields["left"], np.int64),
-            np.asarray(fields["right"], np.int64),
-            np.asarray(fields["leaf"], np.float64),
+            _whole_numbers("roots", fields),
+            _whole_numbers("feature", fields),
+            _numbers("threshold", fields),
+            _whole_numbers("left", fields),
+            _whole_numbers("right", fields),
+            _numbers("leaf", fields),
         )
         nodes, leaves = len(ensemble.feature), len(ensemble.leaf)
         if not len(ensemble.threshold) == len(ensemble.left) == len(ensemble.right) == nodes:
             raise InvalidInput("trees: feature, threshold, left and right differ in length")
-        if not (np.isfinite(ensemble.threshold).all() and np.isfinite(ensemble.leaf).all()):
-            raise InvalidInput("trees: a threshold or a leaf is not finite")
+        with np.errstate(over="ignore"):
+            if not (np.isfinite(ensemble.threshold).all() and np.isfinite(np.abs(ensemble.leaf).sum())):
+                raise InvalidInput("trees: a threshold or a leaf is not finite, or leaves sum beyond a double")
         for name, children in (("left", ensemble.left), ("right", ensemble.right)):
             # children come after their node, so that a walk must end
             if ((children >= nodes) | (children < -leaves) | ((children >= 0) & (children <= np.arange(nodes)))).any():
@@ -116,6 +119,20 @@ class TreeEnsemble:
         if ((ensemble.roots >= nodes) | (ensemble.roots < -leaves)).any() or (ensemble.feature < 0).any():
             raise InvalidInput("trees: a root or a feature is out of range")
         return ensemble
+
+
+def _numbers(name: str, fields: dict[str, list[float]]) -> Floats:
+    array = real(f"trees: {name}", fields[name])
+    if array.ndim != 1 or array.dtype.kind == "b":
+        raise InvalidInput(f"trees: {name} is no list of numbers")
+    return array.astype(np.float64)
+
+
+def _whole_numbers(name: str, fields: dict[str, list[float]]) -> Ints:
+    array = real(f"trees: {name}", fields[name])
+    if array.size == 0:
+        return np.zeros(0, np.int64)
+    return integers(f"trees: {name}", array, 1)
 
 
 @njit(cache=True, nogil=True)

@@ -21,6 +21,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
+from multislot_rerank.admission import number
 from multislot_rerank.arrays import Floats, Ints, finite
 from multislot_rerank.errors import InvalidInput
 from multislot_rerank.slot_moments import slot_moments
@@ -98,7 +99,7 @@ class ValueEstimate:
         InvalidInput
             If the trade-off has another length than the objectives or the level is outside (0, 1).
         """
-        if not 0 < level < 1:
+        if not 0 < number("level", level) < 1:
             raise InvalidInput(f"level={level} must be inside (0, 1)")
         if trade_off is None:
             if len(self.value) > 1:
@@ -177,6 +178,8 @@ def weighted_value(
         support = least if normalize else records
         correction = support / (support - 1) if support > 1 else math.nan
         covariance = cross * (correction / records**2)
+        if not (np.isfinite(value).all() and (support == 1 or np.isfinite(covariance).all())):
+            raise InvalidInput("rewards times weights leave the range of doubles; scale the rewards down")
         if support == 1:
             notes.append("one record carries all the weight of a slot: no standard error can be had")
     top = max(float(weights.max()), 0.0)

@@ -20,9 +20,9 @@ WSDM 2022, arXiv:2202.01562. PI: Swaminathan et al., NeurIPS 2017, arXiv:1605.04
 import numpy as np
 from numpy.typing import ArrayLike
 
-from multislot_rerank.arrays import Floats, finite
+from multislot_rerank.arrays import Floats, finite, plain_array
 from multislot_rerank.errors import InvalidInput
-from multislot_rerank.log import SlateLog, TargetPolicy
+from multislot_rerank.log import SlateLog, TargetPolicy, check_pair
 from multislot_rerank.value import ValueEstimate, weighted_value
 
 __all__ = ["cascade_dr", "iips", "pseudo_inverse", "pseudo_inverse_weights", "rips", "sips"]
@@ -42,17 +42,20 @@ def sips(log: SlateLog, target: TargetPolicy, *, self_normalized: bool = False) 
     -------
     ValueEstimate
     """
+    check_pair(log, target)
     whole = target.prefixes[:, -1:] / log.prefixes[:, -1:]
     return _weighted("SIPS", np.broadcast_to(whole, log.slates.shape), log, self_normalized)
 
 
 def rips(log: SlateLog, target: TargetPolicy, *, self_normalized: bool = False) -> ValueEstimate:
     """Reward-interaction IPS: weights of prefixes; unbiased under a cascade. Parameters as ``sips``."""
+    check_pair(log, target)
     return _weighted("RIPS", target.prefixes / log.prefixes, log, self_normalized)
 
 
 def iips(log: SlateLog, target: TargetPolicy, *, self_normalized: bool = False) -> ValueEstimate:
     """Independent IPS: weights of single slots; unbiased where slots do not interact. Parameters as ``sips``."""
+    check_pair(log, target)
     return _weighted("IIPS", target.marginals / log.marginals, log, self_normalized)
 
 
@@ -73,6 +76,7 @@ def cascade_dr(log: SlateLog, target: TargetPolicy, q_logged: ArrayLike, q_targe
     ValueEstimate
         Unbiased under a cascade for any model, of low variance for a good one.
     """
+    check_pair(log, target)
     logged = _model("q_logged", q_logged, log)
     expected = _model("q_target", q_target, log)
     weights = target.prefixes / log.prefixes
@@ -89,6 +93,7 @@ def pseudo_inverse(log: SlateLog, target: TargetPolicy, *, self_normalized: bool
     InvalidInput
         If the log is not uniform or the target not deterministic: the closed form holds there alone.
     """
+    check_pair(log, target)
     if not log.is_uniform or target.slates is None:
         raise InvalidInput("the closed pseudo-inverse form needs a uniform log and a deterministic target; use rips")
     weights = pseudo_inverse_weights(log, target)
@@ -113,7 +118,8 @@ def _weighted(name: str, weights: Floats, log: SlateLog, self_normalized: bool) 
 
 
 def _model(name: str, values: ArrayLike, log: SlateLog) -> Floats:
-    array = finite(name, values, np.ndim(values) if np.ndim(values) in (2, 3) else 3)
+    given = plain_array(name, values)
+    array = finite(name, given, given.ndim if given.ndim in (2, 3) else 3)
     array = array.reshape(*array.shape[:2], -1)
     if array.shape != log.rewards.shape:
         raise InvalidInput(f"{name} has shape {array.shape} where the rewards have {log.rewards.shape}")
