@@ -31,7 +31,11 @@ def test_fit_apply_inspect(files, capsys):
     assert main(["fit", *train, *evaluation, "--out", model]) == 0
     assert "chosen: tree" in capsys.readouterr().out
     out = files / "scored.parquet"
-    assert main(["apply", model, str(files / "test.parquet"), "--logit", "logit", "--out", str(out)]) == 0
+    apply = ["apply", model, str(files / "test.parquet"), "--out", str(out)]
+    assert main([*apply, "--logit", "score"]) == 3
+    assert "was fitted on a probability; name its column with --score" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*apply, "--score", "score"]) == 0
     scored = pd.read_parquet(out)
     assert scored["calibrated"].between(0, 1).all()
     assert abs(scored["calibrated"].mean() - scored["clicked"].mean()) < 0.03
