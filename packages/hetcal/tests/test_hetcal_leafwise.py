@@ -63,7 +63,7 @@ def test_platt_equals_a_general_optimiser_of_its_posterior(seed):
 
 def test_platt_of_few_or_separable_rows_stays_near_the_identity():
     z = np.linspace(-2, 2, 60)
-    a, b = platt(z, (z > 0).astype(float))
+    _, b = platt(z, (z > 0).astype(float))
     assert 1 < b < 8  # 282 by maximum likelihood
     assert platt(z[::20], np.array([1.0, 0.0, 1.0])) == (0.0, 1.0)
     against = platt(np.tile(z, 50), np.tile((z < 0).astype(float), 50))

@@ -79,7 +79,7 @@ def fit_bag(
             i: label_order(X[bag, i], y[bag], mass, len(encoder.columns[i].values or ()))
             for i in encoder.category_positions
         }
-        matrix = np.array(ranked(single.T, ranks), dtype=np.float32).T
+        matrix = np.array(ranked(list(single.T), ranks), dtype=np.float32).T
         tree = grow(
             matrix[bag],
             y[bag],

@@ -32,7 +32,7 @@ SLOPE_FLOOR = 0.02  # a monotone leaf keeps at least this share of the global sl
 STRICT = 1e-6  # weight of the global curve that makes a step function strictly increasing
 HISTOGRAM_BINS = 10
 PRIOR_PRECISION = np.array([1.0, 4.0])  # of Platt's level and log slope: base models are off by about so much
-DOUBT = 3.0  # of D, which is 2 in the mean when the logits are exact
+DOUBT = 4.0  # of D, which is 2 in the mean when the logits are exact
 PLATT_STEPS, PLATT_TOLERANCE = 50, 1e-8
 
 

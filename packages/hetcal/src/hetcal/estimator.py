@@ -380,13 +380,16 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             if way == "identity":
                 oof[way] = z
             elif way == "forest" and folds is not None:
-                fitted[way] = self._fit_forest(encoded, z, judge, folds)
+                fitted[way] = self._fit_forest(encoded, z, judge, folds, oof.get("global"))
                 oof[way] = fitted[way].out_of_fold
+                if len(ways) > 1 and not fitted[way].keeps_features:
+                    ways.remove(way)
+                    dropped = "the forest's features get no weight beside the score"
             elif way == "bag":
                 fitted[way] = self._fit_bag(encoded, z, judge)
                 oof[way] = self._scaled(fitted[way], judge, folds)
             elif folds is not None:
-                rival = oof.get(ways[-1]) if way == "tree" else None
+                rival = oof.get(ways[-1]) if way == "tree" and ways[-1] in ("forest", "bag") else None
                 lost: list[str] = []
 
                 def hopeless(so_far: Floats, rival: Any = rival, lost: list[str] = lost) -> bool:
@@ -459,7 +462,9 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
 
         return fit
 
-    def _fit_forest(self, encoded: Floats, z: Floats, judge: Judge, folds: Folds) -> Forest:
+    def _fit_forest(
+        self, encoded: Floats, z: Floats, judge: Judge, folds: Folds, platt_out_of_fold: Floats | None
+    ) -> Forest:
         columns = self.encoder_.columns
         return fit_forest(
             encoded,
@@ -469,6 +474,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             judge.weight,
             sizes={i: len(columns[i].values or ()) for i in self.encoder_.category_positions},
             folds=folds,
+            platt_out_of_fold=platt_out_of_fold,
             thorough=self.quality == "high",
             seed=0 if self.random_state is None else self.random_state,
             threads=self.threads,
@@ -592,7 +598,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         return np.asarray(self.model_.partitioner.leaves(self._source(table, groups), columns))
 
     def unseen(self, X: Any) -> dict[str, int]:
-        """Cells of each column used that fit never met: a category it did not see, or nothing where nothing was missing.
+        """Cells of each column used that fit never met: an unseen category, or nothing where nothing was missing.
 
         Such cells take the neutral branch of every split; ``decision_function`` warns of them.
         """

@@ -110,8 +110,10 @@ class FeatureEncoder:
                 continue
             if i not in extra and not hasattr(getattr(raw, "dtype", None), "categories"):
                 _refuse_stray_text(name, cells)
-            vocabulary = tuple(sorted(cells.texts[code] for code in np.unique(cells.codes[cells.codes >= 0])))
-            columns.append(Column(name, vocabulary, "category", bool((cells.codes < 0).any())))
+            held = _held(cells)
+            assert cells.codes is not None
+            vocabulary = tuple(sorted(cells.texts[code] for code in np.unique(cells.codes[held])))
+            columns.append(Column(name, vocabulary, "category", bool(not held.all())))
             coded.append(_ranks(cells, vocabulary))
         self.columns = tuple(columns)
         self.names = frozenset(names)
@@ -189,9 +191,9 @@ def _empty(cells: Cells) -> bool:
 def _refuse_stray_text(name: str, cells: Cells) -> None:
     """A column of numbers with a few cells of text is a mistake, which as a category would go unnoticed."""
     text = np.flatnonzero([not _is_number(value) for value in cells.texts])
+    assert cells.codes is not None
     stray = np.flatnonzero(np.isin(cells.codes, text))
     if len(cells.texts) - text.size > FEW_NUMBERS and 0 < stray.size <= STRAY_SHARE * np.count_nonzero(_held(cells)):
-        assert cells.codes is not None
         first = f"row {stray[0]}: {cells.texts[cells.codes[stray[0]]]!r}"
         raise DataError(
             f"X column {name!r} holds numbers but for {stray.size} cells ({first}); correct these or make them NaN, "

@@ -23,6 +23,7 @@ __all__ = ["Folds", "make_folds", "out_of_fold"]
 
 Rows = NDArray[np.intp]
 FEWEST_COVERED = 100  # effective rows below which a comparison says nothing
+MOSTLY_ALONE = 0.9  # so many clusters for each row are rows on their own, but for a few
 PURGED = 0.5  # a fold may lose so much of its training rows to clusters that reach into its test rows
 
 
@@ -118,15 +119,20 @@ def _stratified(count: int, y: Floats, clusters: Clusters | None, seed: int | No
 
     if count < 2:
         raise ValueError(f"cv={count}; at least 2 folds are needed")
-    if clusters is None:
-        label, member = y >= 0.5, None
-    else:
-        number, member = np.unique(clusters, return_inverse=True)
+    label, member, first = y >= 0.5, None, None
+    if clusters is not None:
+        number, first, member = np.unique(clusters, return_index=True, return_inverse=True)
         if number.size < count:
             raise DataError(
                 f"the rows form {number.size} groups of rows that belong together, fewer than cv={count} folds; use "
                 "fewer folds or selection=None with a way that needs none"
             )
+        if number.size >= MOSTLY_ALONE * y.size:  # the folds of the rows, and the few others follow their first
+            fold = np.empty(y.size, dtype=np.intp)
+            for k, (_, test) in enumerate(_stratified(count, y, None, seed)):
+                fold[test] = k
+            fold = fold[first][member]
+            return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(count)]
         label = np.bincount(member, y) / np.bincount(member) > y.mean()  # rich and poor clusters in every fold
     if min(np.count_nonzero(label), np.count_nonzero(~label)) < count and member is not None:
         splitter = KFold(count, shuffle=True, random_state=seed)

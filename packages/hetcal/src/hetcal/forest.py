@@ -17,6 +17,7 @@ Where categories are sets, a missing one is a category of its own, code n of n k
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +107,11 @@ class Forest:
     out_of_fold: Floats
     features_only: Floats
 
+    @property
+    def keeps_features(self) -> bool:
+        """Whether any part has a weight; without one this is but another global map."""
+        return bool((self.coefficients[1:-1] > 0).any())
+
     def logits(self, X: Floats, z: Floats, platt_logits: Floats) -> Floats:
         """Calibrated logit of each row from encoded features, the raw logit and its Platt logit."""
         total = self.coefficients[0] + self.coefficients[-1] * platt_logits
@@ -137,6 +143,7 @@ def fit_forest(
     *,
     sizes: dict[int, int],
     folds: Folds,
+    platt_out_of_fold: Floats | None = None,
     thorough: bool = False,
     seed: int = 0,
     threads: int = 0,
@@ -173,7 +180,8 @@ def fit_forest(
     seen = folds.covered
     w = None if weight is None else weight[seen]
     coefficients = stack([column[seen] for column in (*columns, platt_logits)], y[seen], w)
-    oof_logits = _stacked_out_of_fold([*columns, platt_logits], y, weight, folds)
+    beside = platt_logits if platt_out_of_fold is None else platt_out_of_fold  # compared with its like
+    oof_logits = _stacked_out_of_fold([*columns, beside], y, weight, folds)
     race = tuple((candidate.name, loss) for loss, candidate, _ in heats)
     return Forest(tuple(parts), coefficients, race, oof_logits, np.asarray(np.mean(columns, axis=0)))
 
@@ -181,14 +189,15 @@ def fit_forest(
 def _stacked_out_of_fold(columns: list[Floats], y: Floats, weight: Floats | None, folds: Folds) -> Floats:
     """The stacking cross-fitted, so that its parameters do not flatter the forest beside the global map."""
 
-    def fit(train: Any) -> Any:
+    def fit(train: Any) -> Callable[[Any], Floats]:
         rows = train[folds.covered[train]]
         c = stack([column[rows] for column in columns], y[rows], None if weight is None else weight[rows])
-        return lambda test: c[0] + np.stack([column[test] for column in columns]).T @ c[1:]
+        return lambda test: np.asarray(c[0] + np.stack([column[test] for column in columns]).T @ c[1:])
 
     if len(folds.pairs) > 1 and all(folds.covered[train].any() for train, _ in folds.pairs):
         return out_of_fold(folds, fit)
-    return fit(np.flatnonzero(folds.covered))(np.arange(y.size)) * np.where(folds.covered, 1.0, np.nan)
+    everywhere = fit(np.flatnonzero(folds.covered))(np.arange(y.size))
+    return np.where(folds.covered, everywhere, np.nan)
 
 
 @dataclass
@@ -226,7 +235,7 @@ class _Track:
     def parameters(self, candidate: Candidate) -> dict[str, Any]:
         return {
             **COMMON,
-            **{name: int(np.ceil(COUNTS[name] * self.rows_each - 1e-9)) for name in COUNTS},
+            **{name: round(COUNTS[name] * self.rows_each) for name in COUNTS},
             "objective": "binary" if self.hard else "cross_entropy",
             "metric": "binary_logloss" if self.hard else "cross_entropy",
             "num_leaves": candidate.num_leaves,

@@ -132,7 +132,7 @@ def _labels(calibrator: HeterogeneousCalibrator, y: Any) -> Floats:
     unknown = sorted({str(v) for v in np.unique(values.astype(str))} - {str(c) for c in calibrator.classes_})
     if unknown:
         raise DataError(f"y holds {unknown[:3]}, but the calibrator was fitted on {calibrator.classes_.tolist()}")
-    return (values == calibrator.classes_[1]).astype(np.float64)
+    return np.asarray(values == calibrator.classes_[1], dtype=np.float64)
 
 
 def _leaves(

@@ -1,9 +1,9 @@
 """The choice among fitted ways by out-of-fold log-loss, and the record of it.
 
-To leave the global map a way must gain two standard errors, and to replace a simpler regional way one more, so that
-luck ends at the global map and no gain comes out as no gain and no harm. A tree that loses to the forest by three
-standard errors on the folds so far is not fitted on the others. Only rows that every way has an out-of-fold logit for are
-scored.
+To leave the global map a way must gain two standard errors, on the base score too, and to replace a simpler regional
+way one more, so that luck ends at the global map and no gain comes out as no gain and no harm. A tree that loses to the
+forest by three standard errors on the folds so far is not fitted on the others. Only rows that every way has an
+out-of-fold logit for are scored.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def paired(difference: Floats, weight: Floats | None, clusters: Clusters | None 
     w = np.ones_like(difference) if weight is None else weight
     mean = float(np.average(difference, weights=w))
     parts = w * (difference - mean)
-    parts = parts if clusters is None else np.bincount(clusters, parts)
+    parts = parts if clusters is None else np.asarray(np.bincount(clusters, parts), dtype=np.float64)
     return mean, float(np.sqrt((parts**2).sum()) / w.sum())
 
 
@@ -107,11 +107,13 @@ def behind(logits: Floats, rival: Floats, judge: Judge) -> str:
 
 def choose(ways: list[str], oof: dict[str, Floats], judge: Judge) -> tuple[str, str]:
     """Climb from the global map: two standard errors to leave it, either way, and one from there on."""
-    best = ways[0] if ways[0] == "global" else "global"
-    steps = []
+    best, steps = "global", []
     for way in [w for w in ways if w not in ("identity", "global")]:
         gain, error = judge.gain(oof[best], oof[way])
         worth = gain > (2.0 if best == "global" else 1.0) * error
+        if worth and "identity" in ways:  # a poor global map, as of few early rows, must not make others look good
+            more, doubt = judge.gain(oof["identity"], oof[way])
+            worth = more > 2.0 * doubt
         steps.append(f"{way} {'gains' if gain >= 0 else 'loses'} {abs(gain):.5f} (s.e. {error:.5f}) on {best}")
         if worth:
             best = way

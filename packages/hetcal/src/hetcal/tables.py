@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hetcal.errors import DataError
 from hetcal.links import Floats
-from hetcal.scorer import as_days, as_text, is_missing, kinds_of
+from hetcal.scorer import DAY, as_days, as_text, is_missing, kinds_of
 
 __all__ = ["Cells", "cells_of", "column_of", "is_table", "keys_of", "take_columns", "take_rows", "values_of"]
 
@@ -162,7 +162,8 @@ def _from_series(name: str, raw: Any, category: bool) -> Cells | None:
     if kind in (nw.Datetime, nw.Date):
         if category:
             return _coded(series.to_list())
-        return Cells("time", _floats(series.cast(nw.Datetime("us")).dt.timestamp("us")) / 86_400_000_000)
+        moments = series.cast(nw.Datetime("us")) if kind == nw.Date else series  # a zone's times are counted in UTC
+        return Cells("time", _floats(moments.dt.timestamp("us")) / DAY)
     if kind in (nw.String, nw.Categorical, nw.Enum):
         native = series.to_native()
         if hasattr(native, "factorize"):

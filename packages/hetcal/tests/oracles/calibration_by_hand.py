@@ -32,7 +32,7 @@ def penalised_logistic(features, y, weight, mean, precision, lower=None):
     return minimize(objective, mean, jac=True, method=method, bounds=bounds, options=options).x
 
 
-def platt_by_hand(z, y, weight, doubt=3.0):
+def platt_by_hand(z, y, weight, doubt=4.0):
     """The posterior mode of level and log slope about the identity, drawn back by the evidence against it."""
     p = 1 / (1 + np.exp(-z))
     information = weight * (p * (1 - p) + 1e-12)
