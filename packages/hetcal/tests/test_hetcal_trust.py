@@ -555,3 +555,20 @@ def test_group_positions_of_an_array_are_saved(tmp_path):
     model = HeterogeneousCalibrator(GroupPartitioner([0]), selection=None).fit(rows, y, logits=z)
     scorer = load(save(model, tmp_path / "m.json"))
     np.testing.assert_allclose(scorer.predict_proba(rows, logits=z), model.predict_proba(rows, logits=z)[:, 1])
+
+
+def test_calibration_does_not_harm():
+    """A few draws of ``benchmarks/harm.py``, which runs 500."""
+    import importlib.util
+    from pathlib import Path
+
+    path = Path(__file__).parents[1] / "benchmarks" / "harm.py"
+    if not path.exists():
+        pytest.skip("the benchmarks are not in this tree")
+    spec = importlib.util.spec_from_file_location("harm", path)
+    harm = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(harm)
+    for number in range(5000, 5014):
+        result = harm.draw(number)
+        assert result["auc"] > -0.005, result
+        assert result["excess_platt"] < 0.002, result
