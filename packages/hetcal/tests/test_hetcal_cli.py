@@ -31,7 +31,11 @@ def test_fit_apply_inspect(files, capsys):
     assert main(["fit", *train, *evaluation, "--out", model]) == 0
     assert "chosen: tree" in capsys.readouterr().out
     out = files / "scored.parquet"
-    assert main(["apply", model, str(files / "test.parquet"), "--logit", "logit", "--out", str(out)]) == 0
+    apply = ["apply", model, str(files / "test.parquet"), "--out", str(out)]
+    assert main([*apply, "--logit", "score"]) == 3
+    assert "was fitted on a probability; name its column with --score" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*apply, "--score", "score"]) == 0
     scored = pd.read_parquet(out)
     assert scored["calibrated"].between(0, 1).all()
     assert abs(scored["calibrated"].mean() - scored["clicked"].mean()) < 0.03
@@ -149,3 +153,20 @@ def test_warnings_are_one_line(files, tmp_path, capsys):
     call = ["fit", str(tmp_path / "perfect.csv"), "--score", "score", *BASE, "--partitioner", "global"]
     assert main([*call, "--out", str(tmp_path / "m.json")]) == 0
     assert capsys.readouterr().err.startswith("hetcal: warning: the base scores rank the calibration rows almost")
+
+
+def test_compare_fits_every_way_with_the_options_given(files, tmp_path, capsys):
+    table = pd.read_csv(files / "cal.csv")
+    table.assign(w=np.where(table["a"] > 0, 5.0, 0.01)).to_csv(tmp_path / "w.csv", index=False)
+    pd.read_csv(files / "test.csv").assign(w=1.0).to_csv(tmp_path / "t.csv", index=False)
+    common = ["compare", str(tmp_path / "w.csv"), "--logit", "logit", *BASE, "place", "--test", str(tmp_path / "t.csv")]
+    printed = []
+    for more in ([], ["--weight", "w"], ["--calibrator", "shift"], ["--group", "place"]):
+        assert main([*common, "--partitioner", "tree", *more]) == 0
+        lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:-1]}
+        printed.append(lines)
+    plain, weighted, shifted, grouped = printed
+    assert plain["tree"] != weighted["tree"]
+    assert plain["bag"] != weighted["bag"]
+    assert plain["tree"] != shifted["tree"]
+    assert set(grouped) - set(plain) == {"groups"}

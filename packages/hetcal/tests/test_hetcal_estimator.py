@@ -139,7 +139,11 @@ def test_columns_by_name_categories_by_value(problem, way):
         np.testing.assert_array_equal(model.predict_proba(other_codes[["a", "place", "b"]], logits=z), p)
     unseen = table.assign(place="elsewhere")
     missing = table.assign(place=None)
-    np.testing.assert_array_equal(model.predict_proba(unseen, logits=z), model.predict_proba(missing, logits=z))
+    with pytest.warns(CalibrationWarning, match=r"never met at fit.*'place' 6000 of 6000 rows"):
+        alike = [model.predict_proba(rows, logits=z) for rows in (unseen, missing)]
+    np.testing.assert_array_equal(*alike)
+    assert model.unseen(unseen) == model.unseen(missing) == {"place": 6000}
+    assert model.unseen(table) == {}
 
 
 def test_groups_nested_and_unseen(problem):
@@ -393,8 +397,11 @@ def test_a_few_cells_of_text_in_a_column_of_numbers_are_refused(problem):
     with pytest.raises(DataError, match=r"'x0' holds numbers but for 2 cells \(row 7: '12,5'\)"):
         HeterogeneousCalibrator("tree").fit(table.to_numpy(), y, logits=z)
     for meant in (table.astype({"income": "category"}), table.assign(income=np.where(region > 0, numbers, "none"))):
-        assert HeterogeneousCalibrator("tree").fit(meant, y, logits=z).encoder_.columns[0].is_category
-    declared = HeterogeneousCalibrator("tree", categorical=["income"]).fit(table, y, logits=z)
+        with pytest.warns(CalibrationWarning, match=r"'income'.*identifiers"):
+            model = HeterogeneousCalibrator("tree").fit(meant, y, logits=z)
+        assert model.encoder_.columns[0].is_category
+    with pytest.warns(CalibrationWarning, match=r"'income'.*identifiers"):
+        declared = HeterogeneousCalibrator("tree", categorical=["income"]).fit(table, y, logits=z)
     assert declared.encoder_.columns[0].is_category
     few = table.assign(income=np.where(np.arange(400) == 7, "other", (X[:, 0] > 0).astype(int).astype(str)))
     assert HeterogeneousCalibrator("tree").fit(few, y, logits=z).encoder_.columns[0].values == ("0", "1", "other")

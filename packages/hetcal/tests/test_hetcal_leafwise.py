@@ -4,7 +4,7 @@ from hetcal.calibrators import CALIBRATORS, fit_leaf_map, platt
 from hetcal.leafwise import fit_leaves
 from hetcal.links import logistic_loss, sigmoid
 from hetcal.shrinkage import empirical_bayes, nested_bayes, no_shrinkage
-from oracles.calibration_by_hand import beta_calibration, empirical_bayes_by_em, penalised_logistic
+from oracles.calibration_by_hand import beta_calibration, empirical_bayes_by_em, penalised_logistic, platt_by_hand
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
@@ -42,10 +42,32 @@ def test_every_leaf_equals_a_general_optimiser():
         np.testing.assert_allclose(fit.theta[k], expected, atol=2e-6)  # L-BFGS-B's own accuracy
 
 
-def test_platt_equals_logistic_regression():
-    z, y, _, _ = random_effects(1, 3000, 0.0, 1)
+def test_platt_of_many_rows_is_logistic_regression():
+    z, y, _, _ = random_effects(1, 100_000, 0.0, 1)
+    y = np.where(np.random.default_rng(0).random(z.size) < 0.3, 1.0, y)  # far from the identity
     model = LogisticRegression(C=np.inf, tol=1e-12).fit(z[:, None], y)
-    np.testing.assert_allclose(platt(z, y), [model.intercept_[0], model.coef_[0, 0]], atol=1e-6)
+    np.testing.assert_allclose(platt(z, y), [model.intercept_[0], model.coef_[0, 0]], atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_platt_equals_a_general_optimiser_of_its_posterior(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(5, 400))
+    z = rng.normal(size=n) * np.exp(rng.normal()) + rng.normal() * 2
+    y = (rng.random(n) < sigmoid(rng.normal() + np.exp(rng.normal()) * z)).astype(float)
+    weight = rng.gamma(1.0, size=n) if seed % 2 else None
+    a, b = platt(z, y, weight)
+    assert b > 0
+    np.testing.assert_allclose((a, b), platt_by_hand(z, y, np.ones(n) if weight is None else weight), atol=1e-5)
+
+
+def test_platt_of_few_or_separable_rows_stays_near_the_identity():
+    z = np.linspace(-2, 2, 60)
+    _, b = platt(z, (z > 0).astype(float))
+    assert 1 < b < 8  # 282 by maximum likelihood
+    assert platt(z[::20], np.array([1.0, 0.0, 1.0])) == (0.0, 1.0)
+    against = platt(np.tile(z, 50), np.tile((z < 0).astype(float), 50))
+    assert against[1] > 0
 
 
 def test_platt_with_weights_equals_repeated_rows():
@@ -63,7 +85,9 @@ def test_tau_limits():
     np.testing.assert_allclose(tight, np.tile(centre, (8, 1)), atol=1e-6)
     loose = empirical_bayes(features, y, None, leaf, 8, centre, tau=np.full(2, 1e4)).theta
     for k in range(8):
-        np.testing.assert_allclose(loose[k], platt(z[leaf == k], y[leaf == k]), atol=1e-5)
+        rows = leaf == k
+        expected = penalised_logistic(features[:, rows], y[rows], np.ones(rows.sum()), centre, np.full(2, 1e-8))
+        np.testing.assert_allclose(loose[k], expected, atol=1e-5)
 
 
 def test_variances_of_random_effects_are_found():

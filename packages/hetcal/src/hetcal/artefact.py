@@ -1,13 +1,15 @@
 """Save a fitted calibrator as canonical JSON: the same fit gives the same bytes.
 
-Keys are sorted, floats are written by their shortest exact text, nothing is executable. ``load`` gives a ``Scorer``,
-which needs numpy alone; LightGBM forests are written out as plain trees.
+Keys are sorted, floats are written by their shortest exact text, nothing is executable. The file says which version
+wrote it, whether scores or logits were fitted, and the SHA-256 of its content. ``load`` gives a ``Scorer``, which needs
+numpy alone; LightGBM forests are written out as plain trees.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +21,22 @@ from hetcal.calibrators import LeafMap, LogisticMap
 from hetcal.errors import ArtefactError
 from hetcal.estimator import HeterogeneousCalibrator
 from hetcal.forest import Forest
+from hetcal.meta import HeterogeneousCalibratedClassifier
 from hetcal.partition import GroupPartitioner, TreePartitioner
 from hetcal.regions import Regions
-from hetcal.scorer import FORMAT, SCHEMA, Scorer
+from hetcal.scorer import FORMAT, LARGEST, SCHEMA, Scorer, content_hash
 from hetcal.trees import FlatTree
 
 __all__ = ["load", "save", "to_dict"]
 
 
-def save(calibrator: HeterogeneousCalibrator, path: str | Path) -> Path:
+def save(calibrator: HeterogeneousCalibrator | HeterogeneousCalibratedClassifier, path: str | Path) -> Path:
     """Write a fitted calibrator to a JSON file.
 
     Parameters
     ----------
-    calibrator : HeterogeneousCalibrator
+    calibrator : HeterogeneousCalibrator or HeterogeneousCalibratedClassifier
+        Of a classifier, the calibrator is written and the model is not: score with ``classifier.base_logits(X)``.
     path : path
         Written to a temporary name first, then renamed.
 
@@ -103,15 +107,26 @@ def load(path: str | Path) -> Scorer:
     return scorer
 
 
-def to_dict(calibrator: HeterogeneousCalibrator) -> dict[str, Any]:
+def to_dict(calibrator: HeterogeneousCalibrator | HeterogeneousCalibratedClassifier) -> dict[str, Any]:
     """The artefact as plain Python values."""
+    if isinstance(calibrator, HeterogeneousCalibratedClassifier):
+        check_is_fitted(calibrator, "calibrator_")
+        calibrator = calibrator.calibrator_
     check_is_fitted(calibrator, "selection_")
-    return {
+    content = {
         "format": FORMAT,
         "schema": SCHEMA,
+        "version": version("hetcal"),
+        "score": calibrator.fitted_on_,
         "classes": [_plain(c) for c in calibrator.classes_],
         "columns": [
-            {"name": c.name, "values": None if c.values is None else [_plain(v) for v in c.values]}
+            {
+                "name": c.name,
+                "kind": c.kind,
+                "missing": c.missing,
+                "aside": c.aside,
+                "values": None if c.values is None else list(c.values),
+            }
             for c in calibrator.encoder_.columns
         ],
         "clip": float(calibrator.clip),
@@ -120,6 +135,7 @@ def to_dict(calibrator: HeterogeneousCalibrator) -> dict[str, Any]:
         "reason": calibrator.selection_.reason,
         "model": _model(calibrator),
     }
+    return {**content, "hash": content_hash(content)}
 
 
 def _plain(value: Any) -> Any:
@@ -132,20 +148,20 @@ def _model(calibrator: HeterogeneousCalibrator) -> dict[str, Any]:
     if model is None:
         return {"way": calibrator.way_, **overall}
     if isinstance(model, Regions):
-        return _regions(model)
+        return _regions(model, calibrator)
     if isinstance(model, Bag):
         return {
             "way": "bag",
             "intercept": model.intercept,
             "slope": model.slope,
-            "ranks": _ranks(model.ranks),
+            "ranks": [_ranks(ranks) for ranks in model.ranks],
             "trees": [_cart(tree) for tree in model.trees],
             "maps": [_map(leaf_map) for leaf_map in model.maps],
         }
     return {**_forest(model), **overall}
 
 
-def _regions(model: Regions) -> dict[str, Any]:
+def _regions(model: Regions, calibrator: HeterogeneousCalibrator) -> dict[str, Any]:
     common = {
         "way": "regions",
         "intercept": model.intercept,
@@ -154,11 +170,12 @@ def _regions(model: Regions) -> dict[str, Any]:
         "rules": model.partitioner.describe(),
     }
     if isinstance(model.partitioner, TreePartitioner):
-        return {**common, "ranks": _ranks(model.partitioner.ranks_), "trees": [_cart(model.partitioner.tree_)]}
+        return {**common, "ranks": [_ranks(model.partitioner.ranks_)], "trees": [_cart(model.partitioner.tree_)]}
     if isinstance(model.partitioner, GroupPartitioner):
         columns = model.partitioner.columns
-        keys = [list(key) for key in model.partitioner.keys_]
-        return {**common, "groups": {"columns": None if columns is None else [str(c) for c in columns], "keys": keys}}
+        named, names = calibrator.encoder_.named, [c.name for c in calibrator.encoder_.columns]
+        chosen = None if columns is None else [str(c) if named else names[c] for c in columns]
+        return {**common, "groups": {"columns": chosen, "keys": [list(key) for key in model.partitioner.keys_]}}
     raise ArtefactError(
         f"{type(model.partitioner).__name__} cannot be saved: a file holds no Python function. "
         "Save the leaf numbers beside your features and use GroupPartitioner on them"
@@ -207,7 +224,8 @@ def _forest(forest: Forest) -> dict[str, Any]:
         before = len(trees)
         for booster in part.boosters:
             dump = booster.dump_model(num_iteration=part.rounds)
-            trees += [_boosted(tree["tree_structure"]) for tree in dump["tree_info"]]
+            sets = part.sizes if part.candidate.category_sets else {}
+            trees += [_boosted(tree["tree_structure"], sets) for tree in dump["tree_info"]]
         parts.append(
             {
                 "name": part.candidate.name,
@@ -220,8 +238,8 @@ def _forest(forest: Forest) -> dict[str, Any]:
     return {"way": "forest", "coefficients": forest.coefficients.tolist(), "parts": parts, "trees": trees}
 
 
-def _boosted(structure: dict[str, Any]) -> dict[str, Any]:
-    """One LightGBM tree as arrays; a set of categories is a mask over the codes."""
+def _boosted(structure: dict[str, Any], sizes: dict[int, int]) -> dict[str, Any]:
+    """One LightGBM tree as arrays; a set of categories is a mask over the codes, of which the last stands for none."""
     nodes: list[dict[str, Any]] = []
     sets: dict[str, list[int]] = {}
 
@@ -231,21 +249,22 @@ def _boosted(structure: dict[str, Any]) -> dict[str, Any]:
             nodes.append({"feature": -1, "threshold": 0.0, "missing": 0, "zero": 0, "value": node["leaf_value"]})
             return number
         is_set = node["decision_type"] == "=="
-        kind = node["missing_type"]
+        feature, kind = int(node["split_feature"]), node["missing_type"]
         if kind == "Zero":
             raise ArtefactError("a LightGBM forest that treats zero as missing cannot be exported")
+        members = [int(v) for v in str(node["threshold"]).split("||")] if is_set else []
+        default = sizes.get(feature) in members if is_set else kind == "NaN" and node["default_left"]
         nodes.append(
             {
-                "feature": int(node["split_feature"]),
-                "threshold": 0.0 if is_set else float(node["threshold"]),
-                "missing": int(not is_set and kind == "NaN" and node["default_left"]),
+                "feature": feature,
+                "threshold": 0.0 if is_set else min(max(float(node["threshold"]), -LARGEST), LARGEST),
+                "missing": int(default),
                 "zero": int(not is_set and kind == "None"),
                 "value": 0.0,
             }
         )
         if is_set:
-            members = [int(v) for v in str(node["threshold"]).split("||")]
-            sets[str(number)] = np.isin(np.arange(max(members) + 1), members).astype(int).tolist()
+            sets[str(number)] = np.isin(np.arange(sizes[feature]), members).astype(int).tolist()
         nodes[number]["left"] = visit(node["left_child"])
         nodes[number]["right"] = visit(node["right_child"])
         return number

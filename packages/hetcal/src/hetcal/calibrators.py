@@ -31,20 +31,62 @@ CALIBRATORS = (*LOGISTIC, "isotonic", "histogram", "identity")
 SLOPE_FLOOR = 0.02  # a monotone leaf keeps at least this share of the global slope, hence its order
 STRICT = 1e-6  # weight of the global curve that makes a step function strictly increasing
 HISTOGRAM_BINS = 10
+PRIOR_PRECISION = np.array([1.0, 4.0])  # of Platt's level and log slope: base models are off by about so much
+DOUBT = 4.0  # of D, which is 2 in the mean when the logits are exact
+PLATT_STEPS, PLATT_TOLERANCE = 50, 1e-8
 
 
 def platt(z: Floats, y: Floats, weight: Floats | None = None) -> tuple[float, float]:
-    """Intercept and slope of logistic regression of y on z (Platt scaling on logits).
+    """Platt scaling on logits as a maximum a posteriori fit around the identity; intercept and slope, which is > 0.
 
-    Without variation in z the slope is 1 and the intercept moves alone.
+    a + b z = c + t + exp(beta) (z - c) with t ~ N(0, 1), beta ~ N(0, 1/4) and c the mean logit weighted by p (1 - p).
+    The mode (t, beta) is then drawn back to the identity by the evidence against it, 2 (l(t, beta) - l(0, 0)) = D,
+
+        (t, beta) <- max(0, 1 - (DOUBT / D)^2) (t, beta),
+
+    since even a fit to exact logits costs 1 / n of log-loss. ``weight`` is what each row is worth in independent
+    rows (``rows.worth``); few such rows leave the logits as they are, many make this logistic regression.
     """
-    rows = np.zeros(z.size, dtype=np.intp)
-    centre = float(np.average(z, weights=weight))
-    features = np.stack([np.ones_like(z), z - centre])
-    mean = np.array([centre, 1.0])
-    fit = no_shrinkage(features, y, weight, rows, 1, mean)
-    a, b = fit.theta[0]
-    return float(a - b * centre), float(b)
+    centre = _centre(z, weight, 0.0, 1.0)
+    away = z - centre
+    theta, start, mode = np.zeros(2), 0.0, 0.0
+
+    def expand(at: Floats) -> tuple[float, Floats, Floats]:
+        """Loss without the prior, gradient and Gauss-Newton Hessian with it."""
+        tilted = np.exp(at[1]) * away
+        eta = centre + at[0] + tilted
+        p = sigmoid(eta)
+        loss, residual, spread = log1pexp(eta) - y * eta, p - y, p * (1.0 - p)
+        if weight is not None:
+            loss, residual, spread = loss * weight, residual * weight, spread * weight
+        cross = float(spread @ tilted)
+        gradient = np.array([residual.sum(), residual @ tilted]) + PRIOR_PRECISION * at
+        hessian = np.array([[spread.sum(), cross], [cross, (spread * tilted) @ tilted]]) + np.diag(PRIOR_PRECISION)
+        return float(loss.sum()), gradient, hessian
+
+    start, gradient, hessian = expand(theta)
+    mode = start
+    for _ in range(PLATT_STEPS):
+        step = -np.linalg.solve(hessian, gradient)
+        share = 1.0
+        while True:  # the objective is not convex in beta, so a step that raises it is halved
+            trial = theta + share * step
+            loss, new_gradient, new_hessian = expand(trial)
+            if loss + 0.5 * PRIOR_PRECISION @ trial**2 <= mode + 0.5 * PRIOR_PRECISION @ theta**2 + 1e-12 * abs(mode):
+                break
+            share *= 0.5
+            if share < 1e-6:
+                trial = theta
+                break
+        moved = np.abs(trial - theta).max()
+        if share >= 1e-6:
+            theta, mode, gradient, hessian = trial, loss, new_gradient, new_hessian
+        if moved <= PLATT_TOLERANCE:
+            break
+    evidence = 2.0 * (start - mode)
+    theta = theta * (max(0.0, 1.0 - (DOUBT / evidence) ** 2) if evidence > 0 else 0.0)
+    slope = float(np.exp(theta[1]))
+    return float(centre + theta[0] - slope * centre), slope
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,8 @@ def _parts(arguments: argparse.Namespace, table: Any) -> tuple[Any, Any, dict[st
     return table[features], y, score
 
 
-def _fitted(arguments: argparse.Namespace) -> tuple[Any, Any, Any, dict[str, Any]]:
+def _fitted(arguments: argparse.Namespace, **other: Any) -> Any:
+    """The calibrator that the options ask for, or with ``other`` parameters, fitted."""
     from hetcal.estimator import HeterogeneousCalibrator
     from hetcal.partition import GroupPartitioner
 
@@ -203,25 +204,24 @@ def _fitted(arguments: argparse.Namespace) -> tuple[Any, Any, Any, dict[str, Any
         raise ValueError(f"--seed {arguments.seed} is outside [0, 2**32); give a whole number in it")
     table = _read(arguments.data)
     X, y, score = _parts(arguments, table)
-    model = HeterogeneousCalibrator(
-        GroupPartitioner(arguments.group) if arguments.group else arguments.partitioner,
-        calibrator=arguments.calibrator,
-        shrinkage="hierarchy" if arguments.group and len(arguments.group) > 1 else "eb",
-        quality=arguments.quality,
-        categorical=arguments.categorical,
-        random_state=arguments.seed,
-    )
+    parameters = {
+        "partitioner": GroupPartitioner(arguments.group) if arguments.group else arguments.partitioner,
+        "calibrator": arguments.calibrator,
+        "shrinkage": "hierarchy" if arguments.group and len(arguments.group) > 1 else "eb",
+        "quality": arguments.quality,
+        "categorical": arguments.categorical,
+        "random_state": arguments.seed,
+        **other,
+    }
     weight = None if arguments.weight is None else _column(table, arguments.weight).to_numpy()
-    model.fit(X, y, **score, sample_weight=weight)
-    return model, X, y, score
+    return HeterogeneousCalibrator(**parameters).fit(X, y, **score, sample_weight=weight)
 
 
 def _evaluated(arguments: argparse.Namespace, model: Any) -> Any:
     from hetcal.report import report
-    from hetcal.validation import base_logits
 
     X, y, score = _parts(arguments, _read(arguments.test))
-    return report(model, X, y, logits=base_logits(score.get("scores"), score.get("logits"), len(X)))
+    return report(model, X, y, **score)
 
 
 def _verdict(arguments: argparse.Namespace, low: float) -> int:
@@ -247,7 +247,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         print("hetcal: --require-lift needs --test rows", file=sys.stderr)
         return USAGE
     _check_target(arguments.out)
-    model, *_ = _fitted(arguments)
+    model = _fitted(arguments)
     lift = None if arguments.test is None else _evaluated(arguments, model).lift  # before anything is written
     _print_selection(model)
     save(model, arguments.out)
@@ -262,13 +262,19 @@ def _fit(arguments: argparse.Namespace) -> int:
 
 def _apply(arguments: argparse.Namespace) -> int:
     from hetcal.artefact import load
-    from hetcal.validation import base_logits
 
     _check_target(arguments.out)
+    scorer = load(arguments.model)
+    given = "probability" if arguments.score else "logit"
+    if scorer.score not in (None, given):
+        option = "--score" if scorer.score == "probability" else "--logit"
+        raise ValueError(f"{arguments.model} was fitted on a {scorer.score}; name its column with {option}")
     table = _read(arguments.data)
     score = _column(table, arguments.score or arguments.logit).to_numpy()
-    z = base_logits(score if arguments.score else None, score if arguments.logit else None, len(table))
-    table["calibrated"] = load(arguments.model).predict_proba(table, logits=z)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        p = scorer.predict_proba(table, **{"scores" if arguments.score else "logits": score})
+    table["calibrated"] = p
     temporary = arguments.out.with_name(f".{arguments.out.name}")
     if arguments.out.suffix in (".parquet", ".pq"):
         table.to_parquet(temporary, index=False)
@@ -285,7 +291,7 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.out.suffix not in (".html", ".htm", ".json"):
         raise ValueError(f"--out {arguments.out}: name a file that ends in .html or .json")
     _check_target(arguments.out)
-    model, *_ = _fitted(arguments)
+    model = _fitted(arguments)
     result = _evaluated(arguments, model)
     text = to_json(result) if arguments.out.suffix == ".json" else to_html(result, f"hetcal on {arguments.data.name}")
     temporary = arguments.out.with_name(f".{arguments.out.name}")
@@ -299,16 +305,14 @@ def _report(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     import importlib.util
 
-    model, X, y, score = _fitted(arguments)
+    model = _fitted(arguments)
     ways = ["identity", "global", "tree", "bag"] + (["forest"] if importlib.util.find_spec("lightgbm") else [])
+    ways += ["groups"] if arguments.group else []
     print(f"{'way':10s} {'AUC':>8s} {'lift':>8s} {'95 %':>19s} {'log-loss':>9s} {'ECE':>7s}")
     for way in [*ways, "(chosen)"]:
-        other = model
-        if way != "(chosen)":
-            other = type(model)(
-                way, selection=None, categorical=arguments.categorical, random_state=arguments.seed
-            ).fit(X, y, **score)
-        result = _evaluated(arguments, other)
+        other = {} if way == "groups" else {"partitioner": way, "shrinkage": "eb"}
+        fitted = model if way == "(chosen)" else _fitted(arguments, selection=None, **other)
+        result = _evaluated(arguments, fitted)
         lift = result.lift
         print(
             f"{way:10s} {lift.calibrated:8.4f} {lift.lift:+8.4f} [{lift.low:+8.4f},{lift.high:+8.4f}] "
@@ -323,10 +327,15 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
     artefact = load(arguments.model).artefact
     model = artefact["model"]
-    print(f"schema {artefact['schema']}, {artefact['chosen']}: {artefact['reason']}")
+    written = f", written by version {artefact['version']}" if "version" in artefact else ""
+    print(f"schema {artefact['schema']}{written}, {artefact['chosen']}: {artefact['reason']}")
+    if "score" in artefact:
+        print(f"fitted on a {artefact['score']}")
     print(f"classes {artefact['classes']}, logits clipped at {artefact['clip']}")
     for column in artefact["columns"]:
-        kind = "number" if column["values"] is None else f"category of {len(column['values'])} values"
+        kind = column.get("kind", "number")
+        kind = kind if column["values"] is None else f"category of {len(column['values'])} values"
+        kind = "identifier, not used" if column.get("aside") else kind
         print(f"  {column['name']}: {kind}")
     for number, rule in enumerate(model.get("rules", [])):
         print(f"leaf {number}: {rule}")

@@ -13,7 +13,7 @@ With ``selection="cv"`` the choice is by out-of-fold log-loss on the calibration
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,18 +25,22 @@ from hetcal import validation
 from hetcal.bag import Bag, fit_bag
 from hetcal.calibrators import CALIBRATORS, platt
 from hetcal.errors import DataError
-from hetcal.features import FeatureEncoder, is_table, keys_of
-from hetcal.forest import Folds, Forest, fit_forest
+from hetcal.features import FeatureEncoder
+from hetcal.folds import Folds, make_folds, out_of_fold
+from hetcal.forest import Forest, fit_forest
 from hetcal.leafwise import Leaves
 from hetcal.links import Floats, logistic_loss, logit, sigmoid
 from hetcal.partition import CallablePartitioner, GroupPartitioner, TreePartitioner
 from hetcal.regions import Regions, fit_regions
-from hetcal.selection import Choice, Selection, behind, choose, paired
+from hetcal.rows import clusters_of, effective_rows, worth
+from hetcal.selection import Choice, Judge, Selection, behind, choose
+from hetcal.tables import column_of, is_table, keys_of, take_columns, take_rows
 from hetcal.theory import roc_auc
 
 __all__ = ["HeterogeneousCalibrator"]
 
-FEWEST_ROWS = 200  # below it nothing but the global map is tried
+FEWEST_ROWS = 200  # effective ones; below it nothing but the global map is tried
+FEW_LOGITS = 10  # so few may all lie in [0, 1] by chance
 NAMED_PARTITIONERS = ("auto", "tree", "bag", "forest", "groups", "global", "identity")
 
 
@@ -58,7 +62,8 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         See ``calibrators.fit_leaf_map``.
     selection : {"cv", None}, default="cv"
         Compare by out-of-fold log-loss and fall back to simpler maps, or take ``partitioner`` as it is.
-    cv : int or iterable of (train, test) rows, default=5
+    cv : int, splitter or iterable of (train, test) rows, default=5
+        Test parts must not overlap; rows that none holds are not scored.
     quality : {"standard", "high"}, default="standard"
         "high" races one more candidate, which sees the score, keeps two and predicts from all fold models: a little
         more lift, five to ten times slower to predict.
@@ -89,6 +94,12 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
     n_features_in_ : int
     n_clipped_ : int
         Calibration rows whose logit was clipped.
+    n_effective_ : float
+        Independent rows of equal weight that the calibration rows amount to; see ``rows``.
+    set_aside_ : tuple of str
+        Category columns that are not used, as they have nearly as many values as there are rows.
+    fitted_on_ : {"probability", "logit"}
+        What the scores were; a saved calibrator takes the same only.
 
     References
     ----------
@@ -171,14 +182,17 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         Parameters
         ----------
         X : table or array of shape (n, d)
-            Features; text and pandas categories are taken as categories, NaN is allowed.
+            Features, in a table of pandas, polars, pyarrow or another library that narwhals reads, or an array; text
+            and categoricals are taken as categories, dates as days since 1970; missing cells are allowed.
         y : array of shape (n,)
             Two classes, or shares with ``soft_labels``.
         scores, logits : array of shape (n,)
             Exactly one: the base model's probabilities or log-odds.
         sample_weight : array of shape (n,), optional
+            Only their ratios matter; uneven weights count for fewer rows.
         groups : array of shape (n,) or (n, levels), optional
-            For ``partitioner="groups"``.
+            Rows of one group, such as the visits of a user, depend on each other: they stay in one fold and count as
+            one. With ``partitioner="groups"`` they are the regions instead.
 
         Returns
         -------
@@ -196,31 +210,64 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         rows = len(X)
         target, classes = validation.labels(y, rows, self.soft_labels)
         weight = validation.weights(sample_weight, rows)
-        if weight is not None:
-            used = weight > 0
-            if not used.all():
-                X, target, weight = _take(X, used), target[used], weight[used]
-                scores, logits, groups = (None if v is None else np.asarray(v)[used] for v in (scores, logits, groups))
+        groups = validation.row_groups(groups, rows)
+        table, z = self._split_score(X, scores, logits)
+        kept = None
+        if weight is not None and not (weight > 0).all():
+            kept = np.flatnonzero(weight > 0)
+            table, z, target, weight = take_rows(table, kept), z[kept], target[kept], weight[kept]
+            groups = None if groups is None else groups[kept]
             if target.min() == target.max():
                 raise DataError("y holds one class only once rows of zero sample_weight are dropped")
-        table, z = self._split_score(X, scores, logits)
+        self.fitted_on_ = self._given(scores)
         self.n_clipped_ = int(np.count_nonzero(np.abs(z) > self.clip))
         z = validation.winsorise(z, self.clip)
         self.classes_ = classes
-        self.encoder_ = FeatureEncoder(self.categorical)
-        encoded = self.encoder_.fit_transform(table)
+        self._needs_groups = self._reads_groups()
+        if self._needs_groups and groups is None:
+            raise DataError("partitioner='groups' needs groups= at fit; or use GroupPartitioner(columns=[...])")
+        encoded = self._encode(table, z, target, None if self._needs_groups else groups)
+        weight = worth(weight, self._clusters, target.size)
+        self.n_effective_ = effective_rows(weight, self._clusters, target.size)
         self.overall_ = platt(z, target, weight)
         base_auc = float("nan") if self.soft_labels else roc_auc(target, z, weight)
-        if rows >= FEWEST_ROWS:
+        if self.n_effective_ >= FEWEST_ROWS:
             _warn_if_seen(base_auc)
         self.prior_shift_ = 0.0
         if self.prior_correction is not None:
             mean = float(np.average(target, weights=weight))
             self.prior_shift_ = float(logit(np.array(self.prior_correction)) - logit(np.array(mean)))
-        source = table if groups is None else groups
-        self._needs_groups = groups is not None
-        self._fit_chosen(source, encoded, z, target, weight, base_auc)
+        source = groups if self._needs_groups else table
+        self._fit_chosen(source, encoded, z, Judge(target, weight, self._clusters), groups, kept)
+        del self._clusters
         return self
+
+    def _reads_groups(self) -> bool:
+        """Whether ``groups=`` are the regions."""
+        if isinstance(self.partitioner, GroupPartitioner):
+            return self.partitioner.columns is None
+        return isinstance(self.partitioner, str) and self.partitioner == "groups"
+
+    def _given(self, scores: Any) -> str:
+        if self.score_column is not None:
+            return self.score_kind
+        return "logit" if scores is None else "probability"
+
+    def _encode(self, table: Any, z: Floats, y: Floats, groups: Any) -> Floats:
+        """The features as a matrix, with identifiers set aside; finds which rows belong together."""
+        self.encoder_ = FeatureEncoder(self.categorical)
+        encoded = self.encoder_.fit_transform(table)
+        aside = self.encoder_.set_aside(encoded, y.size)
+        self._clusters = clusters_of(groups, encoded, z, y)
+        if self._clusters is not None:
+            aside += self.encoder_.set_aside(encoded, int(np.unique(self._clusters).size))
+        self.set_aside_ = tuple(aside)
+        if aside:
+            validation.warn(
+                f"the columns {aside} have nearly as many values as there are independent rows and are taken for "
+                "identifiers: they are not used and their values not kept; drop them, or bin them into fewer values"
+            )
+        return encoded
 
     def _check_parameters(self) -> None:
         if isinstance(self.partitioner, str) and self.partitioner not in NAMED_PARTITIONERS:
@@ -250,7 +297,9 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             names = [str(c) for c in keys_of(X)]
             if len(set(names)) != len(names):
                 raise DataError(f"X has duplicate column names: {sorted({n for n in names if names.count(n) > 1})}")
-            if reset or not self.encoder_.named:
+            if reset and not hasattr(X, "iloc"):  # scikit-learn reads the names of some kinds of tables only
+                self.n_features_in_, self.feature_names_in_ = len(names), np.array(names, dtype=object)
+            elif hasattr(X, "iloc") and (reset or not self.encoder_.named):
                 validate_data(self, X, reset=reset, skip_check_array=True)
             if len(X) == 0:
                 raise DataError("X has 0 rows; at least one is needed")
@@ -262,7 +311,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             self,
             X,
             reset=reset,
-            dtype=None if kinds in "OUS" else np.float64,
+            dtype=None if kinds in "OUSMm" else np.float64,
             ensure_all_finite="allow-nan",
         )
         return checked
@@ -281,8 +330,8 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
                 position = self.score_column
             else:
                 raise DataError(f"score_column={self.score_column!r} is not a column of X")
-            column = X[X.columns[position]]
-            rest = X[[c for i, c in enumerate(X.columns) if i != position]]
+            keys = keys_of(X)
+            column, rest = column_of(X, keys[position]), take_columns(X, [*keys[:position], *keys[position + 1 :]])
         else:
             if not isinstance(self.score_column, int) or not 0 <= self.score_column < X.shape[1]:
                 raise DataError(f"score_column={self.score_column!r}; X is an array of {X.shape[1]} columns")
@@ -290,92 +339,142 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         given = {"logits": column} if self.score_kind == "logit" else {"scores": column}
         return rest, validation.base_logits(given.get("scores"), given.get("logits"), len(X))
 
-    def _folds(self, encoded: Floats, y: Floats) -> Folds:
-        from sklearn.model_selection import StratifiedKFold
-
-        if isinstance(self.cv, int | np.integer):
-            seed = 0 if self.random_state is None else self.random_state
-            splitter = StratifiedKFold(int(self.cv), shuffle=True, random_state=seed)
-            return list(splitter.split(encoded, y >= 0.5))
-        if hasattr(self.cv, "split"):
-            return list(self.cv.split(encoded, y))
-        if isinstance(self.cv, Iterable):
-            return [(np.asarray(train), np.asarray(test)) for train, test in self.cv]
-        raise ValueError(f"cv={self.cv!r}; use a number of folds, a splitter or (train, test) rows")
-
-    def _ways(self, encoded: Floats, y: Floats) -> list[str]:
+    def _ways(self, encoded: Floats, judge: Judge) -> list[str]:
         """The ways to compare, simple to costly; the last is the one asked for."""
         name = self.partitioner if isinstance(self.partitioner, str) else "regions"
-        scarce = min(np.count_nonzero(y >= 0.5), np.count_nonzero(y < 0.5)) < 10
+        one = np.ones_like(judge.y) if judge.weight is None else judge.weight
+        scarce = min(one[judge.y >= 0.5].sum(), one[judge.y < 0.5].sum()) < 10
+        enough = self.n_effective_ >= FEWEST_ROWS
         if name in ("identity", "global"):
             return [name]
         if name != "auto" and self.selection is None:
             return [name]
-        poor = y.size < FEWEST_ROWS or scarce
-        if name in ("auto", "tree", "bag", "forest") and (poor or encoded.shape[1] == 0):
-            return ["identity", "global"] if y.size >= FEWEST_ROWS else ["global"]
+        poor = not enough or scarce
+        usable = sum(not column.aside for column in self.encoder_.columns)
+        if name in ("auto", "tree", "bag", "forest") and (poor or usable == 0):
+            return ["identity", "global"] if enough else ["global"]
         if name == "auto":
             strong = "forest" if importlib.util.find_spec("lightgbm") else "bag"
             return ["identity", "global", "tree", strong]
         return ["identity", "global", name] if not poor else ["global", name]
 
-    def _fit_chosen(
-        self, X: Any, encoded: Floats, z: Floats, y: Floats, weight: Floats | None, base_auc: float
-    ) -> None:
-        ways = self._ways(encoded, y)
+    def _fit_chosen(self, X: Any, encoded: Floats, z: Floats, judge: Judge, groups: Any, kept: Any) -> None:
+        ways, whole = self._ways(encoded, judge), judge
         fitted: dict[str, Any] = {}
         oof: dict[str, Floats] = {}
-        folds = self._folds(encoded, y) if len(ways) > 1 or ways == ["forest"] else []
+        folds = None
+        if len(ways) > 1 or ways == ["forest"]:
+            folds = make_folds(
+                self.cv,
+                encoded,
+                judge.y,
+                weight=judge.weight,
+                groups=groups,
+                clusters=judge.clusters,
+                kept=kept,
+                seed=0 if self.random_state is None else self.random_state,
+            )
         dropped = ""
         # where several regional ways compete the tree comes last, and only as long as it keeps up
         for way in sorted(ways, key=lambda way: way == "tree"):
-            if way == "forest":
-                fitted[way] = self._fit_forest(encoded, z, y, weight, folds)
-                oof[way] = fitted[way].out_of_fold
-            elif way == "bag":
-                seed = 0 if self.random_state is None else self.random_state
-                fitted[way] = fit_bag(encoded, z, y, weight, self.encoder_, self.overall_, seed=seed)
-                oof[way] = fitted[way].out_of_fold
-            elif way == "identity":
+            if way == "identity":
                 oof[way] = z
-            elif len(ways) > 1:
-                rival = ways[-1] if way == "tree" and ways[-1] != "tree" else None
-                total = np.empty_like(z)
-                for count, fold in enumerate(folds, 1):
-                    self._predict_fold(way, X, encoded, z, y, weight, fold, total)
-                    if rival is not None and count < len(folds):
-                        rows = np.concatenate([test for _, test in folds[:count]])
-                        loss = behind(total, oof[rival], y, weight, rows)
-                        if loss:
-                            dropped = f"{way} loses {loss} to {rival} on the first {count} of {len(folds)} folds"
-                            break
-                if dropped:
+            elif way == "forest" and folds is not None:
+                fitted[way] = self._fit_forest(encoded, z, judge, folds, oof.get("global"))
+                oof[way] = fitted[way].out_of_fold
+                if len(ways) > 1 and not fitted[way].keeps_features:
+                    ways.remove(way)
+                    dropped = "the forest's features get no weight beside the score"
+            elif way == "bag":
+                fitted[way] = self._fit_bag(encoded, z, judge)
+                oof[way] = self._scaled(fitted[way], judge, folds)
+            elif folds is not None:
+                rival = oof.get(ways[-1]) if way == "tree" and ways[-1] in ("forest", "bag") else None
+                lost: list[str] = []
+
+                def hopeless(so_far: Floats, rival: Any = rival, lost: list[str] = lost) -> bool:
+                    loss = "" if rival is None else behind(so_far, rival, judge)
+                    lost += [loss] if loss else []
+                    return bool(loss)
+
+                total = out_of_fold(folds, self._learner(way, X, encoded, z, judge), hopeless)
+                if lost:
+                    count = sum(not np.isnan(total[test]).all() for _, test in folds.pairs)
+                    dropped = f"{way} loses {lost[0]} to {ways[-1]} on the first {count} of {len(folds.pairs)} folds"
                     ways.remove(way)
                 else:
                     oof[way] = total
         if len(ways) == 1:
-            oof[ways[0]] = fitted[ways[0]].out_of_fold if ways[0] in fitted else z
+            oof.setdefault(ways[0], z)
+        rows = ~np.isnan(np.sum([oof[way] for way in ways], axis=0))
+        oof, judge = {way: oof[way][rows] for way in oof if way in ways}, judge.on(rows)
+        if len(ways) == 1:
             chosen, reason = ways[0], "asked for; nothing was compared"
             if ways == ["global"] and self.partitioner != "global":
-                reason = f"too few calibration rows or no features ({y.size} rows, {encoded.shape[1]} features)"
+                reason = (
+                    f"too few calibration rows or no features ({judge.y.size} rows, worth {self.n_effective_:.0f} "
+                    f"independent ones, {encoded.shape[1]} features)"
+                )
         else:
-            chosen, reason = choose(ways, oof, y, weight)
+            chosen, reason = choose(ways, oof, judge)
             reason = f"{dropped}; {reason}" if dropped else reason
         if chosen in ("tree", "regions", "groups"):
-            fitted[chosen] = self._fit_regions(chosen, X, encoded, z, y, weight, self.overall_)
+            everything = np.arange(z.size)
+            fitted[chosen] = self._fit_regions(chosen, X, encoded, z, whole, everything, self.overall_)
         self.way_ = chosen
         self.model_: Regions | Forest | Bag | None = fitted.get(chosen)
-        self.selection_ = self._summary(chosen, reason, oof, fitted, z, y, weight, base_auc)
+        self.selection_ = self._summary(chosen, reason, oof, fitted, z[rows], judge, rows)
 
-    def _fit_forest(self, encoded: Floats, z: Floats, y: Floats, weight: Floats | None, folds: Folds) -> Forest:
+    def _fit_bag(self, encoded: Floats, z: Floats, judge: Judge) -> Bag:
+        return fit_bag(
+            encoded,
+            z,
+            judge.y,
+            judge.weight,
+            self.encoder_,
+            self.overall_,
+            clusters=judge.clusters,
+            seed=0 if self.random_state is None else self.random_state,
+        )
+
+    def _scaled(self, bag: Bag, judge: Judge, folds: Folds | None) -> Floats:
+        """The bag's out-of-bag logits on the right scale, which other folds give where there are folds."""
+        mean = bag.out_of_bag
+        if folds is None:
+            return bag.intercept + bag.slope * mean
+
+        def fit(train: Any) -> Any:
+            rows = train[~np.isnan(mean[train])]
+            a, b = platt(mean[rows], judge.y[rows], None if judge.weight is None else judge.weight[rows])
+            return lambda test: a + b * mean[test]
+
+        return out_of_fold(folds, fit)
+
+    def _learner(self, way: str, X: Any, encoded: Floats, z: Floats, judge: Judge) -> Any:
+        """What ``out_of_fold`` calls: rows to learn from -> (rows to judge -> their logits)."""
+
+        def fit(train: Any) -> Any:
+            a, b = platt(z[train], judge.y[train], None if judge.weight is None else judge.weight[train])
+            if way == "global":
+                return lambda test: a + b * z[test]
+            regions = self._fit_regions(way, X, encoded, z, judge, train, (a, b))
+            return lambda test: regions.logits(take_rows(X, test), encoded[test].T, z[test])
+
+        return fit
+
+    def _fit_forest(
+        self, encoded: Floats, z: Floats, judge: Judge, folds: Folds, platt_out_of_fold: Floats | None
+    ) -> Forest:
+        columns = self.encoder_.columns
         return fit_forest(
             encoded,
             z,
             self.overall_[0] + self.overall_[1] * z,
-            y,
-            weight,
-            categories=self.encoder_.category_positions,
+            judge.y,
+            judge.weight,
+            sizes={i: len(columns[i].values or ()) for i in self.encoder_.category_positions},
             folds=folds,
+            platt_out_of_fold=platt_out_of_fold,
             thorough=self.quality == "high",
             seed=0 if self.random_state is None else self.random_state,
             threads=self.threads,
@@ -393,51 +492,23 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         return CallablePartitioner(self.partitioner)
 
     def _fit_regions(
-        self,
-        way: str,
-        X: Any,
-        encoded: Floats,
-        z: Floats,
-        y: Floats,
-        weight: Floats | None,
-        overall: tuple[float, float],
+        self, way: str, X: Any, encoded: Floats, z: Floats, judge: Judge, rows: Any, overall: tuple[float, float]
     ) -> Regions:
-        if way == "groups" and not self._needs_groups:
-            raise DataError("partitioner='groups' needs groups= at fit; or use GroupPartitioner(columns=[...])")
+        """Regions learnt from some rows; ``overall`` is the global Platt fit on the same."""
+        every = rows.size == z.size
         return fit_regions(
             self._new_partitioner(way),
-            X,
-            encoded,
-            z,
-            y,
-            weight,
+            X if every else take_rows(X, rows),
+            encoded if every else encoded[rows],
+            z[rows],
+            judge.y[rows],
+            None if judge.weight is None else judge.weight[rows],
             self.encoder_,
             overall,
             calibrator=self.calibrator,
             shrinkage=self.shrinkage,
             monotone=self.monotone,
         )
-
-    def _predict_fold(
-        self,
-        way: str,
-        X: Any,
-        encoded: Floats,
-        z: Floats,
-        y: Floats,
-        weight: Floats | None,
-        fold: tuple[Any, Any],
-        total: Floats,
-    ) -> None:
-        """Write the logits of the fold's test rows into ``total``."""
-        train, test = fold
-        w = None if weight is None else weight[train]
-        overall = platt(z[train], y[train], w)
-        if way == "global":
-            total[test] = overall[0] + overall[1] * z[test]
-            return
-        regions = self._fit_regions(way, _take(X, train), encoded[train], z[train], y[train], w, overall)
-        total[test] = regions.logits(_take(X, test), encoded[test].T, z[test])
 
     def _summary(
         self,
@@ -446,21 +517,25 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         oof: dict[str, Floats],
         fitted: dict[str, Any],
         z: Floats,
-        y: Floats,
-        weight: Floats | None,
-        base_auc: float,
+        judge: Judge,
+        rows: NDArray[np.bool_],
     ) -> Selection:
-        losses = {way: logistic_loss(y, f) for way, f in oof.items()}
-        baseline = losses.get("global", logistic_loss(y, self.overall_[0] + self.overall_[1] * z))
+        """Figures of every way on the rows that all of them have an out-of-fold logit for."""
+        y, weight = judge.y, judge.weight
+        ranked = not self.soft_labels and y.size > 0 and y.min() < y.max()  # there is no AUC of soft labels
+        base_auc = roc_auc(y, z, weight) if ranked else float("nan")
+        reference = oof.get("global", self.overall_[0] + self.overall_[1] * z)
         choices = []
-        for way, loss in losses.items():
-            gain, error = paired(baseline - loss, weight)
-            same_ranks = self.soft_labels or oof[way] is z  # of the base score; there is no AUC of soft labels
-            auc = base_auc if same_ranks else roc_auc(y, oof[way], weight)
-            choices.append(Choice(way, float(np.average(loss, weights=weight)), auc, gain, error))
-        lift = next(c.auc for c in choices if c.name == chosen) - base_auc
+        for way, logits in oof.items() if y.size else ():
+            gain, error = judge.gain(reference, logits)
+            loss = float(np.average(logistic_loss(y, logits), weights=weight))
+            same_ranks = way in ("identity", "global") or not ranked  # one increasing map serves all rows
+            choices.append(Choice(way, loss, base_auc if same_ranks else roc_auc(y, logits, weight), gain, error))
+        lift = next((c.auc for c in choices if c.name == chosen), float("nan")) - base_auc
         forest = fitted.get("forest")
-        alone = None if forest is None or self.soft_labels else roc_auc(y, forest.features_only, weight) - base_auc
+        alone = None
+        if forest is not None and ranked:
+            alone = roc_auc(y, forest.features_only[rows], weight) - base_auc
         return Selection(chosen, reason, tuple(choices), lift, alone, () if forest is None else forest.race)
 
     # -- prediction ------------------------------------------------------------------------------------------
@@ -469,6 +544,8 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         """Calibrated log-odds of the second class, shape (n,)."""
         self._check_fitted()
         X = self._table(X, reset=False)
+        if scores is not None or logits is not None:
+            self._refuse_other_kind(scores, logits)
         table, z = self._split_score(X, scores, logits)
         z = validation.winsorise(z, self.clip)
         if self.way_ == "identity":
@@ -476,15 +553,22 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         if self.way_ == "global":
             return self.overall_[0] + self.overall_[1] * z + self.prior_shift_
         if isinstance(self.model_, Forest):
-            encoded = self.encoder_.transform(table)
+            encoded = np.column_stack(self._read(table, None))
             total = self.model_.logits(encoded, z, self.overall_[0] + self.overall_[1] * z)
         elif isinstance(self.model_, Bag):
-            total = self.model_.logits(self.encoder_.read(table, self.model_.used), z)
+            total = self.model_.logits(self._read(table, self.model_.used), z)
         else:
             assert self.model_ is not None
-            columns = self.encoder_.read(table, self.model_.used)
+            columns = self._read(table, self.model_.used)
             total = self.model_.logits(self._source(table, groups), columns, z)
         return total + self.prior_shift_
+
+    def base_logits(self, X: Any, *, scores: Any = None, logits: Any = None) -> Floats:
+        """The base model's logits as they are calibrated: from the scores, clipped."""
+        self._check_fitted()
+        if scores is not None or logits is not None:
+            self._refuse_other_kind(scores, logits)
+        return validation.winsorise(self._split_score(self._table(X, reset=False), scores, logits)[1], self.clip)
 
     def predict_proba(self, X: Any, *, scores: Any = None, logits: Any = None, groups: Any = None) -> Floats:
         """Calibrated probabilities, shape (n, 2), in the order of ``classes_``."""
@@ -509,9 +593,30 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
                     f"the chosen way is {self.way_!r}, which has no single partition; fit with partitioner='tree'"
                 )
             return np.zeros(len(X), dtype=np.intp)
-        table = X if self.score_column is None else self._split_score(X, None, None)[0]
-        columns = self.encoder_.read(table, self.model_.used)
+        table = X if self.score_column is None else self._without_score(X)
+        columns = self._read(table, self.model_.used)
         return np.asarray(self.model_.partitioner.leaves(self._source(table, groups), columns))
+
+    def unseen(self, X: Any) -> dict[str, int]:
+        """Cells of each column used that fit never met: an unseen category, or nothing where nothing was missing.
+
+        Such cells take the neutral branch of every split; ``decision_function`` warns of them.
+        """
+        self._check_fitted()
+        X = self._table(X, reset=False)
+        if self.model_ is None:
+            return {}
+        table = X if self.score_column is None else self._without_score(X)
+        return self.encoder_.read(table, None if isinstance(self.model_, Forest) else self.model_.used)[1]
+
+    def _read(self, table: Any, used: frozenset[int] | None) -> list[Any]:
+        columns, unseen = self.encoder_.read(table, used)
+        if unseen:
+            cells = ", ".join(f"{name!r} {count}" for name, count in unseen.items())
+            validation.warn(
+                f"cells that were never met at fit, which take the neutral branch: {cells} of {len(table)} rows"
+            )
+        return columns
 
     def calibrate(self, logits: Any, leaf: Any) -> Floats:
         """Calibrated probability of the second class from base logits and region numbers, without the features."""
@@ -532,6 +637,19 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             return sigmoid(z + self.prior_shift_)
         return sigmoid(self.overall_[0] + self.overall_[1] * z + self.prior_shift_)
 
+    def _without_score(self, X: Any) -> Any:
+        return self._split_score(X, None, None)[0]
+
+    def _refuse_other_kind(self, scores: Any, logits: Any) -> None:
+        """Probabilities given as logits of a calibrator that was fitted on probabilities are a mistake."""
+        if self.fitted_on_ == "probability" and scores is None and np.size(logits) >= FEW_LOGITS:
+            values = validation.base_logits(None, logits, np.size(logits))
+            if values.min() >= 0 and values.max() <= 1:
+                raise DataError(
+                    "the calibrator was fitted on scores=, and all logits given lie in [0, 1] as probabilities do; "
+                    "pass them as scores="
+                )
+
     def _check_fitted(self) -> None:
         if not hasattr(self, "selection_"):  # scikit-learn's own check gathers all tags, a tenth of a tree's prediction
             check_is_fitted(self, "selection_")
@@ -541,9 +659,7 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             return table
         if groups is None:
             raise DataError("the calibrator was fitted with groups=; pass groups= here too")
-        if len(groups) != len(table):
-            raise DataError(f"groups has {len(groups)} rows but X has {len(table)}")
-        return groups
+        return validation.row_groups(groups, len(table))
 
 
 def _warn_if_seen(auc: float) -> None:
@@ -555,9 +671,3 @@ def _warn_if_seen(auc: float) -> None:
         )
     elif auc < 0.45:
         validation.warn(f"the base scores rank worse than chance (AUC {auc:.3f}); is their sign right?")
-
-
-def _take(X: Any, rows: Any) -> Any:
-    if hasattr(X, "iloc"):
-        return X.iloc[rows]
-    return X[rows] if not isinstance(X, list) else np.asarray(X, dtype=object)[rows]

@@ -1,13 +1,14 @@
-"""Tables to matrices: numbers as they are, categories as codes of a vocabulary learnt at fit.
+"""Tables to matrices: numbers as they are, times as days, categories as codes of a vocabulary learnt at fit.
 
-A category unseen at fit and a missing value both become NaN, for which every partitioner has a defined branch.
-Columns are matched by name, never by position.
+A category unseen at fit and a missing value both become NaN, for which every partition has a neutral branch; how many
+there were can be asked. Columns are matched by name, never by position. A text column with nearly as many values as
+rows is an identifier: it is named in a warning and set aside.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 
 from hetcal.errors import DataError
 from hetcal.links import Floats
+from hetcal.scorer import LARGEST
+from hetcal.tables import Cells, cells_of, column_of, is_table, keys_of
 
-__all__ = ["Columns", "FeatureEncoder"]
+__all__ = ["Column", "Columns", "FeatureEncoder"]
 
 Columns = Sequence[Any] | Floats  # encoded features by position, (n,) or None where not needed; a matrix's .T is one
 
@@ -24,42 +27,50 @@ Columns = Sequence[Any] | Floats  # encoded features by position, (n,) or None w
 Codes = NDArray[Any]
 STRAY_SHARE = 0.05  # so little text in a column of numbers is taken for a mistake
 FEW_NUMBERS = 20  # distinct; up to so many numbers beside text are taken for categories ("1", "2", "3", "other")
+ID_SHARE = 0.5  # more values than so many of the rows (or of their clusters) make a category an identifier
+FEWEST_IDS = 30  # fewer values are no identifier, however few the rows
 
 
 @dataclass(frozen=True)
 class Column:
-    """One feature: its name and, for a category, its values in the order of their codes."""
+    """One feature.
+
+    Attributes
+    ----------
+    name : str
+    values : tuple of str or None
+        A category's canonical texts in the order of their codes.
+    kind : {"number", "time", "category"}
+    missing : bool
+        Whether fit met a missing value.
+    aside : bool
+        An identifier, which is not used; its values are not kept.
+    """
 
     name: str
-    values: tuple[Any, ...] | None = None
+    values: tuple[str, ...] | None = None
+    kind: str = "number"
+    missing: bool = False
+    aside: bool = False
 
     @property
     def is_category(self) -> bool:
         """Whether the column is coded by a vocabulary."""
         return self.values is not None
 
-    def encode(self, raw: Any) -> Floats:
-        """Numbers as they are, categories as codes."""
-        return _numbers(self.name, raw) if self.values is None else _encode(raw, self.values)
-
-
-def is_table(X: Any) -> bool:
-    """Whether X has named columns (pandas, polars and their like); the class is asked, as ``dtypes`` takes its time."""
-    return hasattr(type(X), "columns") and hasattr(type(X), "dtypes")
-
-
-def keys_of(X: Any) -> list[Any]:
-    """The columns of a table as X itself names them."""
-    return list(X.columns.tolist() if hasattr(X.columns, "tolist") else X.columns)
-
-
-def _plain(value: Any) -> Any:
-    """A category as JSON can hold it: text, number or bool."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _is_text(column: Any) -> bool:
-    return np.asarray(column).dtype.kind in "OUSbT"
+    def encode(self, raw: Any) -> tuple[Floats, int]:
+        """Numbers as they are, categories as codes; and how many cells hold what fit never met."""
+        cells = cells_of(self.name, raw, category=self.is_category)
+        if self.values is not None:
+            codes = _ranks(cells, self.values)
+            return codes, int(np.count_nonzero(np.isnan(codes) if not self.missing else np.isnan(codes) & _held(cells)))
+        if cells.kind != self.kind and not _empty(cells):
+            raise DataError(
+                f"argument must be a string or a number: column {self.name!r} held {self.kind}s at fit and now does "
+                f"not ({cells.kind})"
+            )
+        values, missing = _numbers(self.name, cells)
+        return values, 0 if self.missing or not missing else int(np.count_nonzero(np.isnan(values)))
 
 
 class FeatureEncoder:
@@ -68,7 +79,7 @@ class FeatureEncoder:
     Parameters
     ----------
     categorical : sequence of names or positions, optional
-        Columns to treat as categories besides those that hold text or a pandas category.
+        Columns to treat as categories besides those that hold text or a categorical.
     """
 
     columns: tuple[Column, ...]
@@ -77,9 +88,10 @@ class FeatureEncoder:
         self.categorical = categorical
 
     def fit_transform(self, X: Any) -> Floats:
-        """Learn names and vocabularies; a category's codes are sorted by its value, as text."""
+        """Learn columns and vocabularies; a category's codes are sorted by its canonical text."""
         named = is_table(X)
-        names = [str(c) for c in keys_of(X)] if named else [f"x{i}" for i in range(np.shape(X)[1])]
+        keys = keys_of(X) if named else list(range(np.shape(X)[1]))
+        names = [str(c) for c in keys] if named else [f"x{i}" for i in keys]
         extra = set()
         for wanted in self.categorical or ():
             position = names.index(str(wanted)) if str(wanted) in names else wanted
@@ -89,42 +101,65 @@ class FeatureEncoder:
         self.named = named
         columns, coded = [], []
         for i, name in enumerate(names):
-            raw = X[X.columns[i]] if named else np.asarray(X)[:, i]
-            declared = i in extra or _is_declared(raw)
-            if declared or self._categorical(raw):
-                codes, found = _factorised(raw)
-                if not declared:
-                    _refuse_stray_text(name, codes, found)
-                ranks, values = _vocabulary(codes, found)
-                columns.append(Column(name, values))
-                coded.append(ranks)
-            else:
-                columns.append(Column(name))
-                coded.append(_numbers(name, raw))
+            raw = column_of(X, keys[i])
+            cells = cells_of(name, raw, category=i in extra)
+            if cells.kind != "category":
+                values, missing = _numbers(name, cells)
+                columns.append(Column(name, kind=cells.kind, missing=missing))
+                coded.append(values)
+                continue
+            if i not in extra and not hasattr(getattr(raw, "dtype", None), "categories"):
+                _refuse_stray_text(name, cells)
+            held = _held(cells)
+            assert cells.codes is not None
+            vocabulary = tuple(sorted(cells.texts[code] for code in np.unique(cells.codes[held])))
+            columns.append(Column(name, vocabulary, "category", bool(not held.all())))
+            coded.append(_ranks(cells, vocabulary))
         self.columns = tuple(columns)
         self.names = frozenset(names)
         return np.array(coded).T if coded else np.empty((len(X), 0))  # columns stay contiguous
 
+    def set_aside(self, encoded: Floats, rows: float) -> list[str]:
+        """Blank the identifiers among ``rows`` independent rows, forget their values, and name them."""
+        found = []
+        for i, column in enumerate(self.columns):
+            if column.values is not None and len(column.values) > max(ID_SHARE * rows, FEWEST_IDS):
+                found.append(column.name)
+                encoded[:, i] = np.nan
+        self.columns = tuple(
+            replace(c, values=(), missing=True, aside=True) if c.name in found else c for c in self.columns
+        )
+        return found
+
     def transform(self, X: Any) -> Floats:
         """Encode all columns as a matrix; see ``read``."""
-        return np.column_stack([*self.read(X), np.empty((len(X), 0))])
+        return np.column_stack([*self.read(X)[0], np.empty((len(X), 0))])
 
-    def read(self, X: Any, used: frozenset[int] | None = None) -> list[Any]:
-        """Encoded columns by position, None for those not ``used``, which are not read.
+    def read(self, X: Any, used: frozenset[int] | None = None) -> tuple[list[Any], dict[str, int]]:
+        """Encoded columns by position, None for those not ``used``, which are not read; and what fit never met.
 
         Refuses missing columns and text where numbers were; ignores extra columns of a table.
         """
         if is_table(X):
             keys = self._keys(X)
         else:
-            X = np.asarray(X).T
-            keys = list(range(len(X)))
+            X = np.asarray(X)
+            keys = list(range(X.shape[1]))
         if len(keys) != len(self.columns):
             raise DataError(f"X has {len(keys)} features, but the calibrator was fitted on {len(self.columns)}")
-        return [
-            None if used is not None and i not in used else column.encode(X[key])
-            for i, (column, key) in enumerate(zip(self.columns, keys, strict=True))
-        ]
+        encoded: list[Any] = []
+        unseen: dict[str, int] = {}
+        for i, (column, key) in enumerate(zip(self.columns, keys, strict=True)):
+            if used is not None and i not in used:
+                encoded.append(None)
+            elif column.aside:
+                encoded.append(np.full(len(X), np.nan))
+            else:
+                values, new = column.encode(column_of(X, key))
+                encoded.append(values)
+                if new:
+                    unseen[column.name] = new
+        return encoded, unseen
 
     def _keys(self, X: Any) -> list[Any]:
         """The columns of a table in the order of the fit, as X itself names them."""
@@ -139,45 +174,27 @@ class FeatureEncoder:
 
     @property
     def category_positions(self) -> list[int]:
-        """Positions of the category columns."""
-        return [i for i, column in enumerate(self.columns) if column.is_category]
-
-    @staticmethod
-    def _categorical(raw: Any) -> bool:
-        if not _is_text(raw):
-            return False
-        if np.asarray(raw).dtype.kind != "O":
-            return np.asarray(raw).dtype.kind != "b"
-        try:  # an object array may hold plain numbers
-            np.asarray(raw, dtype=np.float64)
-        except (TypeError, ValueError):
-            return True
-        return False
+        """Positions of the category columns that are used."""
+        return [i for i, column in enumerate(self.columns) if column.is_category and not column.aside]
 
 
-def _is_declared(raw: Any) -> bool:
-    """Whether the column is a pandas category; its dtype is asked, as the accessor ``cat`` takes its time to refuse."""
-    return hasattr(getattr(raw, "dtype", None), "categories") and hasattr(raw, "cat")
+def _held(cells: Cells) -> Codes:
+    assert cells.codes is not None
+    return cells.codes >= 0
 
 
-def _factorised(raw: Any) -> tuple[Codes, list[Any]]:
-    """Codes (-1 for missing) and distinct values, by hashing where pandas offers it."""
-    if _is_declared(raw):
-        return np.asarray(raw.cat.codes), [_plain(v) for v in raw.cat.categories]
-    if hasattr(raw, "factorize"):
-        codes, values = raw.factorize()
-        return np.asarray(codes), [_plain(v) for v in values]
-    seen: dict[Any, int] = {}
-    codes = np.array([-1 if v is None or v != v else seen.setdefault(_plain(v), len(seen)) for v in raw.tolist()])
-    return codes, list(seen)
+def _empty(cells: Cells) -> bool:
+    """Whether no cell holds anything, so that the column may be of any kind."""
+    return not _held(cells).any() if cells.numbers is None else bool(np.isnan(cells.numbers).all())
 
 
-def _refuse_stray_text(name: str, codes: Codes, values: list[Any]) -> None:
+def _refuse_stray_text(name: str, cells: Cells) -> None:
     """A column of numbers with a few cells of text is a mistake, which as a category would go unnoticed."""
-    text = np.flatnonzero([not _is_number(value) for value in values])
-    stray = np.flatnonzero(np.isin(codes, text))
-    if len(values) - text.size > FEW_NUMBERS and 0 < stray.size <= STRAY_SHARE * np.count_nonzero(codes >= 0):
-        first = f"row {stray[0]}: {values[codes[stray[0]]]!r}"
+    text = np.flatnonzero([not _is_number(value) for value in cells.texts])
+    assert cells.codes is not None
+    stray = np.flatnonzero(np.isin(cells.codes, text))
+    if len(cells.texts) - text.size > FEW_NUMBERS and 0 < stray.size <= STRAY_SHARE * np.count_nonzero(_held(cells)):
+        first = f"row {stray[0]}: {cells.texts[cells.codes[stray[0]]]!r}"
         raise DataError(
             f"X column {name!r} holds numbers but for {stray.size} cells ({first}); correct these or make them NaN, "
             "or name the column in categorical= if its numbers are categories"
@@ -192,29 +209,24 @@ def _is_number(value: Any) -> bool:
     return True
 
 
-def _vocabulary(codes: Codes, values: list[Any]) -> tuple[Floats, tuple[Any, ...]]:
-    """The rank of each row's value among those that occur, sorted as text, and these values."""
-    order = sorted(set(codes[codes >= 0].tolist()), key=lambda code: (str(type(values[code])), str(values[code])))
-    rank = np.full(len(values) + 1, np.nan)
-    rank[order] = np.arange(len(order))
-    return rank[codes], tuple(values[code] for code in order)
-
-
-def _encode(raw: Any, vocabulary: tuple[Any, ...]) -> Floats:
-    codes, values = _factorised(raw)
+def _ranks(cells: Cells, vocabulary: tuple[str, ...]) -> Floats:
+    """The place of each cell's text in the vocabulary, NaN for one that is missing or not in it."""
+    if cells.codes is None:  # numbers where fit saw categories; only without any value
+        return np.full(cells.numbers.shape if cells.numbers is not None else 0, np.nan)
     index = {value: code for code, value in enumerate(vocabulary)}
-    rank = np.array([*(index.get(value, np.nan) for value in values), np.nan], dtype=np.float64)
-    return np.asarray(rank[codes])  # code -1 reads the NaN at the end
+    rank = np.array([*(index.get(text, np.nan) for text in cells.texts), np.nan], dtype=np.float64)
+    return np.asarray(rank[cells.codes])  # code -1 reads the NaN at the end
 
 
-def _numbers(name: str, raw: Any) -> Floats:
-    try:
-        values = np.asarray(raw.to_numpy() if hasattr(raw, "to_numpy") else raw, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"argument must be a string or a number: column {name!r} held numbers at fit and now does not ({error})"
-        ) from error
-    if not np.isfinite(np.vdot(values, values)) and np.isinf(values).any():  # the square is finite for most columns
+def _numbers(name: str, cells: Cells) -> tuple[Floats, bool]:
+    """Finite numbers within the range of float32, NaN for missing ones, and whether there are such."""
+    values = cells.numbers
+    if values is None:
+        values = np.full(len(cells.codes) if cells.codes is not None else 0, np.nan)
+    squares = np.vdot(values, values)
+    if abs(squares) < LARGEST:  # as most columns are: nothing missing, nothing infinite, nothing too large
+        return values, False
+    if np.isinf(values).any():
         infinite = np.flatnonzero(np.isinf(values))
         raise DataError(f"X column {name!r} has {infinite.size} infinity values (first in row {infinite[0]}); use NaN")
-    return values
+    return np.clip(values, -LARGEST, LARGEST), bool(np.isnan(values).any())

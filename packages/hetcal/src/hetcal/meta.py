@@ -17,9 +17,11 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from hetcal.errors import DataError
 from hetcal.estimator import HeterogeneousCalibrator
-from hetcal.features import is_table
+from hetcal.folds import Folds, make_folds
 from hetcal.links import Floats, logit
-from hetcal.validation import warn
+from hetcal.rows import clusters_of
+from hetcal.tables import cells_of, column_of, is_table, keys_of, take_columns, take_rows
+from hetcal.validation import row_groups, warn
 
 __all__ = ["HeterogeneousCalibratedClassifier", "logits_of"]
 
@@ -58,6 +60,7 @@ class HeterogeneousCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, Bas
         modules included. Logistic regression by default.
     calibrator : HeterogeneousCalibrator, optional
     cv : int, splitter, iterable of (train, test) rows, or "prefit"; default=5
+        Every row must be tested once. Rows of one group and exact copies stay in one fold.
         "prefit", or an estimator wrapped in ``FrozenEstimator``: the model is fitted, fit calibrates alone.
     ensemble : bool, default=True
         Serve the mean logit of the K copies, or one model fitted on all rows.
@@ -120,13 +123,18 @@ class HeterogeneousCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, Bas
         return LogisticRegression()
 
     def get_metadata_routing(self) -> Any:
-        """Where ``sample_weight`` and other metadata go: this estimator, the model and the splitter."""
+        """Where ``sample_weight``, ``groups`` and other metadata go: this estimator, the model and the splitter."""
         from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 
         mapping = MethodMapping().add(caller="fit", callee="fit")
-        return MetadataRouter(owner=self).add_self_request(self).add(estimator=self._base(), method_mapping=mapping)
+        router = MetadataRouter(owner=self).add_self_request(self).add(estimator=self._base(), method_mapping=mapping)
+        if hasattr(self.cv, "get_metadata_routing"):
+            router.add(splitter=self.cv, method_mapping=MethodMapping().add(caller="fit", callee="split"))
+        return router
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, **fit_params: Any) -> HeterogeneousCalibratedClassifier:
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None, **fit_params: Any
+    ) -> HeterogeneousCalibratedClassifier:
         """Cross-fit the model, then fit the calibrator on the out-of-fold logits.
 
         Parameters
@@ -134,7 +142,9 @@ class HeterogeneousCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, Bas
         X : table or array of shape (n, d)
         y : array of shape (n,)
         sample_weight : array of shape (n,), optional
-            Passed to the model where its fit takes weights, and to the calibrator.
+            Passed to the model where its fit takes weights, in a pipeline to the last step, and to the calibrator.
+        groups : array of shape (n,), optional
+            Rows of one group stay in one fold, here and in the calibrator.
         **fit_params
             Passed to the model's fit.
 
@@ -155,7 +165,7 @@ class HeterogeneousCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, Bas
         if isinstance(self.cv, str) and self.cv != "prefit":
             raise ValueError(f"cv={self.cv!r}; use a number of folds, a splitter, rows, or 'prefit'")
         if is_table(X):
-            validate_data(self, X, skip_check_array=True)
+            self._read_names(X, reset=True)
         else:
             X = validate_data(self, X, accept_sparse=False, dtype=None, ensure_all_finite=False)
         y = column_or_1d(y, warn=True)
@@ -168,72 +178,93 @@ class HeterogeneousCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, Bas
                 if count == 1
                 else f"Only binary classification is supported. The type of the target is multiclass ({count} classes)"
             )
-        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        weight = None if sample_weight is None else _check_sample_weight(sample_weight, np.zeros((len(y), 1)))
+        groups = row_groups(groups, len(y))
         params = dict(fit_params)
-        if weight is not None and has_fit_parameter(base, "sample_weight"):
-            params["sample_weight"] = weight
         if prefit:
             self.estimators_ = [base]
             z = logits_of(base, X)
         else:
-            z = self._cross_fit(base, X, y, params)
+            if weight is not None:
+                name = _weight_parameter(base)
+                if name is None:
+                    warn(
+                        f"{type(base).__name__} takes no sample_weight; only the calibrator is fitted with the weights"
+                    )
+                else:
+                    params[name] = weight
+            z = self._cross_fit(base, X, y, params, groups)
         calibrator = HeterogeneousCalibrator() if self.calibrator is None else clone(self.calibrator)
-        self.calibrator_ = calibrator.fit(self._features(X), y, logits=z, sample_weight=weight)
+        self.calibrator_ = calibrator.fit(self._features(X), y, logits=z, sample_weight=weight, groups=groups)
         return self
 
-    def _cross_fit(self, base: Any, X: Any, y: NDArray[Any], params: dict[str, Any]) -> Floats:
-        folds = self._folds(X, y)
-        total, times = np.zeros(len(y)), np.zeros(len(y))
+    def _cross_fit(self, base: Any, X: Any, y: NDArray[Any], params: dict[str, Any], groups: Any) -> Floats:
+        folds = self._folds(X, y, groups)
+        total = np.zeros(len(y))
         copies = []
-        for train, test in folds:
+        for train, test in folds.pairs:
             if np.unique(y[train]).size < 2:
                 raise DataError(
                     f"a training fold holds one class only; y has {np.bincount(np.unique(y, return_inverse=True)[1])} "
                     "rows per class: use fewer folds or more rows"
                 )
-            copy = clone(base).fit(_take(X, train), y[train], **{k: _part(v, train, len(y)) for k, v in params.items()})
-            total[test] += logits_of(copy, _take(X, test))
-            times[test] += 1
+            parts = {name: _part(value, train, len(y)) for name, value in params.items()}
+            copy = clone(base).fit(take_rows(X, train), y[train], **parts)
+            total[test] = logits_of(copy, take_rows(X, test))
             copies.append(copy)
-        if not (times > 0).all():
-            raise DataError(
-                f"cv leaves {int((times == 0).sum())} rows in no test fold; every row needs an honest logit"
-            )
         self.estimators_ = copies if self.ensemble else [clone(base).fit(X, y, **params)]
-        return total / times
+        return total
 
-    def _folds(self, X: Any, y: NDArray[Any]) -> list[tuple[Any, Any]]:
-        from sklearn.model_selection import StratifiedKFold, check_cv
-
-        if isinstance(self.cv, int | np.integer):
-            smallest = int(np.unique(y, return_counts=True)[1].min())
+    def _folds(self, X: Any, y: NDArray[Any], groups: Any) -> Folds:
+        label = (y == self.classes_[1]).astype(np.float64)
+        cv = self.cv
+        clusters = clusters_of(groups, _comparable(X), np.zeros(len(y)), label)
+        if isinstance(cv, int | np.integer):
+            smallest = int(min(label.sum(), (1 - label).sum()))
             if smallest < 2:
                 raise DataError(
                     f"the rarer class has {smallest} row; cross-fitting needs at least 2 (y has {len(y)} rows)"
                 )
-            if smallest < self.cv:
-                warn(f"cv={self.cv} folds, but the rarer class has {smallest} rows; using {smallest} folds")
-            splitter = StratifiedKFold(min(int(self.cv), smallest), shuffle=True, random_state=self.random_state)
-            return list(splitter.split(np.zeros(len(y)), y))
-        return list(check_cv(self.cv, y, classifier=True).split(X, y))
+            if smallest < cv:
+                warn(f"cv={cv} folds, but the rarer class has {smallest} rows; using {smallest} folds")
+            cv = min(int(cv), smallest)
+            if clusters is not None and groups is None and np.unique(clusters).size < cv:
+                clusters = None  # so few distinct rows are no copies but all there is
+        folds = make_folds(cv, X, label, groups=groups, clusters=clusters, seed=self.random_state)
+        if not folds.covered.all():
+            missing = int((~folds.covered).sum())
+            raise DataError(f"cv leaves {missing} rows in no test fold; every row needs an honest logit")
+        return folds
 
     def _features(self, X: Any) -> Any:
         if self.partition_features is None:
             return X
         chosen = list(self.partition_features)
         if is_table(X):
-            missing = [c for c in chosen if c not in list(X.columns)]
+            missing = [c for c in chosen if c not in keys_of(X)]
             if missing:
                 raise DataError(f"X lacks the partition_features {missing}")
-            return X[chosen]
-        return np.asarray(X)[:, chosen]
+        return take_columns(X, chosen)
+
+    def _read_names(self, X: Any, *, reset: bool) -> None:
+        """scikit-learn's bookkeeping of columns, for the kinds of tables that it does not read itself too."""
+        from sklearn.utils.validation import validate_data
+
+        if hasattr(X, "iloc"):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            return
+        names = np.array([str(key) for key in keys_of(X)], dtype=object)
+        if reset:
+            self.n_features_in_, self.feature_names_in_ = names.size, names
+        elif list(names) != list(getattr(self, "feature_names_in_", names)):
+            raise DataError(f"X has the columns {list(names)}, but fit saw {list(self.feature_names_in_)}")
 
     def _checked(self, X: Any) -> Any:
         from sklearn.utils.validation import validate_data
 
         check_is_fitted(self, "calibrator_")
         if is_table(X):
-            validate_data(self, X, reset=False, skip_check_array=True)
+            self._read_names(X, reset=False)
             return X
         return validate_data(self, X, reset=False, dtype=None, ensure_all_finite=False)
 
@@ -258,12 +289,39 @@ class HeterogeneousCalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, Bas
         return np.asarray(self.classes_[positive.astype(int)])
 
 
-def _take(X: Any, rows: Any) -> Any:
-    return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+def _weight_parameter(model: Any) -> str | None:
+    """The name under which a model's fit takes the weights of rows; for a pipeline that of its last step."""
+    from sklearn import get_config
+
+    if has_fit_parameter(model, "sample_weight"):
+        return "sample_weight"
+    if hasattr(model, "steps"):
+        if get_config()["enable_metadata_routing"]:
+            return "sample_weight"  # which the pipeline passes on as its steps ask for it
+        name, last = model.steps[-1]
+        inner = None if isinstance(last, str) or last is None else _weight_parameter(last)
+        return None if inner is None else f"{name}__{inner}"
+    if hasattr(model, "param_distributions") or hasattr(model, "param_grid"):  # a search passes all on to its model
+        return _weight_parameter(model.estimator)
+    return None
+
+
+def _comparable(X: Any) -> Floats:
+    """X as numbers in which equal rows are equal; text as codes."""
+    keys = keys_of(X) if is_table(X) else range(np.shape(X)[1])
+    columns = []
+    for key in keys:
+        column = column_of(X, key)
+        try:
+            cells = cells_of(str(key), column)
+        except DataError:  # a model may read what a calibrator does not
+            cells = cells_of(str(key), np.array([str(value) for value in column], dtype=object), category=True)
+        columns.append(np.asarray(cells.codes if cells.numbers is None else cells.numbers, dtype=np.float64))
+    return np.stack(columns, axis=1) if columns else np.empty((_rows(X), 0))
 
 
 def _part(value: Any, rows: Any, total: int) -> Any:
     """A fit parameter of one entry a row is cut to the fold; anything else is passed on whole."""
     if callable(value) or np.ndim(value) == 0 or len(value) != total:
         return value
-    return _take(value, rows) if hasattr(value, "iloc") else np.asarray(value)[rows]
+    return value.iloc[rows] if hasattr(value, "iloc") else np.asarray(value)[rows]

@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from hetcal.errors import DataError, LeafMapError
-from hetcal.features import Columns, FeatureEncoder, is_table
+from hetcal.features import Columns, FeatureEncoder
 from hetcal.leafwise import Leaves
 from hetcal.links import Floats
+from hetcal.scorer import as_text
+from hetcal.tables import column_of, is_table, keys_of, values_of
 from hetcal.trees import FlatTree, from_cart
 
 __all__ = ["CallablePartitioner", "GroupPartitioner", "TreePartitioner", "label_order"]
@@ -48,7 +50,7 @@ class TreePartitioner(BaseEstimator):  # type: ignore[misc]
     ----------
     max_depth : int, default=5
     min_leaf : int, default=100
-        Least calibration rows in a leaf.
+        Least calibration rows in a leaf, and least effective rows where they are weighted.
     structure : (X, y) tuple, optional
         Rows that choose the splits, such as those the base model was trained on (the values in the leaves always
         come from the calibration rows: an honest tree). The calibration rows themselves by default.
@@ -94,7 +96,7 @@ class TreePartitioner(BaseEstimator):  # type: ignore[misc]
         }
         self.names_ = [column.name for column in encoder.columns]
         self.vocabularies_ = [
-            None if column.values is None else dict(zip(column.values, self.ranks_[i].tolist(), strict=True))
+            None if i not in self.ranks_ else dict(zip(column.values or (), self.ranks_[i].tolist(), strict=True))
             for i, column in enumerate(encoder.columns)
         ]
         self.tree_ = grow(
@@ -147,8 +149,13 @@ def grow(
     """CART by squared error of the label, which for 0/1 labels is the Gini index and takes soft labels as well."""
     from sklearn.tree import DecisionTreeRegressor
 
+    share = 0.0 if weight is None else min(0.5, (1.0 - 1e-9) * min_leaf / float(weight.sum()))
     model = DecisionTreeRegressor(
-        max_depth=max_depth, min_samples_leaf=min_leaf, max_features=max_features, random_state=seed
+        max_depth=max_depth,
+        min_samples_leaf=min_leaf,
+        min_weight_fraction_leaf=share,
+        max_features=max_features,
+        random_state=seed,
     )
     return from_cart(model.fit(matrix, y, sample_weight=weight).tree_)
 
@@ -161,7 +168,7 @@ class GroupPartitioner(BaseEstimator):  # type: ignore[misc]
     columns : sequence of names or positions, optional
         Columns of X that hold the groups; without them the calibrator's ``groups=`` argument is used.
     min_rows : int, default=1
-        A group with fewer calibration rows is treated as unseen.
+        A group with fewer calibration rows (effective ones where rows are weighted) is treated as unseen.
     """
 
     def __init__(self, columns: Sequence[Any] | None = None, min_rows: int = 1) -> None:
@@ -171,28 +178,33 @@ class GroupPartitioner(BaseEstimator):  # type: ignore[misc]
     def keys(self, X: Any) -> list[tuple[Any, ...]]:
         """The group key of each row, one entry per column."""
         if self.columns is None:
-            values = np.asarray(X, dtype=object)
-            values = values[:, None] if values.ndim == 1 else values
-            return [tuple(_key(v) for v in row) for row in values]
-        if is_table(X):
-            missing = [c for c in self.columns if c not in list(X.columns)]
+            values = np.asarray(values_of("groups", X))
+            parts = [values] if values.ndim == 1 else list(values.T)
+        elif is_table(X):
+            given = keys_of(X)
+            missing = [c for c in self.columns if c not in given]
             if missing:
                 raise DataError(f"X lacks the group columns {missing}")
-            parts = [list(X[c]) for c in self.columns]
+            parts = [np.asarray(values_of(str(c), column_of(X, c))) for c in self.columns]
         else:
-            parts = [list(np.asarray(X)[:, c]) for c in self.columns]
-        return [tuple(_key(v) for v in row) for row in zip(*parts, strict=True)]
+            width = np.shape(X)[1]
+            missing = [c for c in self.columns if not isinstance(c, int | np.integer) or not 0 <= c < width]
+            if missing:
+                raise DataError(f"X is an array of {width} columns and lacks the group columns {missing}")
+            parts = [np.asarray(X)[:, c] for c in self.columns]
+        return list(zip(*([as_text(v) for v in part] for part in parts), strict=True))
 
     def fit(self, X: Any, y: Floats, weight: Floats | None = None, **_: Any) -> GroupPartitioner:
-        """Number the groups in sorted order."""
+        """Number the groups in sorted order; ``weight`` is what each row counts for."""
         keys = self.keys(X)
-        counts: dict[tuple[Any, ...], int] = {}
-        for key in keys:
-            counts[key] = counts.get(key, 0) + 1
-        self.keys_ = sorted((k for k, n in counts.items() if n >= self.min_rows), key=lambda k: [str(v) for v in k])
+        counts: dict[tuple[Any, ...], float] = {}
+        for key, rows in zip(keys, np.ones(len(keys)) if weight is None else weight, strict=True):
+            counts[key] = counts.get(key, 0.0) + float(rows)
+        least = self.min_rows * (1.0 - 1e-9) if self.min_rows > 1 else 0.0  # a row of little weight is seen as well
+        self.keys_ = sorted((k for k, n in counts.items() if n >= least), key=lambda k: [str(v) for v in k])
         if not self.keys_:
             raise DataError(
-                f"no group has min_rows={self.min_rows} calibration rows; the largest has {max(counts.values())}"
+                f"no group has min_rows={self.min_rows} calibration rows; the largest has {max(counts.values()):g}"
             )
         self.index_ = {key: number for number, key in enumerate(self.keys_)}
         self.n_leaves = len(self.keys_)
@@ -211,11 +223,6 @@ class GroupPartitioner(BaseEstimator):  # type: ignore[misc]
     def describe(self) -> list[str]:
         """The key of each group."""
         return [" / ".join(str(v) for v in key) for key in self.keys_]
-
-
-def _key(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if value is None or value != value else value
 
 
 class CallablePartitioner(BaseEstimator):  # type: ignore[misc]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import html
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from hetcal.errors import CalibrationWarning, DataError
 from hetcal.estimator import HeterogeneousCalibrator
 from hetcal.links import Floats, logistic_loss, sigmoid
 from hetcal.metrics import multicalibration_error
 from hetcal.partition import TreePartitioner
 from hetcal.regions import Regions
+from hetcal.tables import values_of
 from hetcal.theory import AucLift, auc_decomposition, auc_lift
 
 __all__ = ["LeafRow", "Reliability", "Report", "report", "to_html", "to_json"]
@@ -67,15 +70,20 @@ class Report:
     reliability_calibrated: Reliability
     leaves: tuple[LeafRow, ...]
     tree: tuple[str, ...]
+    unseen: dict[str, int]
 
 
-def report(calibrator: HeterogeneousCalibrator, X: Any, y: Any, *, logits: Any, groups: Any = None) -> Report:
+def report(
+    calibrator: HeterogeneousCalibrator, X: Any, y: Any, *, scores: Any = None, logits: Any = None, groups: Any = None
+) -> Report:
     """Evaluate a fitted calibrator on fresh rows.
 
     Parameters
     ----------
     calibrator : HeterogeneousCalibrator
-    X, y, logits : table, 0/1 labels and base logits of the fresh rows
+    X, y : table and labels of the fresh rows
+    scores, logits : array
+        What the calibrator was fitted on: base probabilities or logits; neither with ``score_column``.
     groups : array, optional
 
     Returns
@@ -88,9 +96,13 @@ def report(calibrator: HeterogeneousCalibrator, X: Any, y: Any, *, logits: Any, 
     """
     from papershelf_core import metrics
 
-    label = (np.asarray(y) == calibrator.classes_[1]).astype(np.float64)
-    z = np.clip(np.asarray(logits, dtype=np.float64), -calibrator.clip, calibrator.clip)
-    after = calibrator.decision_function(X, logits=logits, groups=groups)
+    label = _labels(calibrator, y)
+    z = calibrator.base_logits(X, scores=scores, logits=logits)
+    if label.size != z.size:
+        raise DataError(f"y has {label.size} labels for {z.size} rows; give one a row")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CalibrationWarning)  # the report says what was not met at fit
+        after = calibrator.decision_function(X, scores=scores, logits=logits, groups=groups)
     p, q = sigmoid(z), sigmoid(after)
     leaves, tree, between, within, worst = _leaves(calibrator, X, groups, label, z, after)
     return Report(
@@ -111,7 +123,16 @@ def report(calibrator: HeterogeneousCalibrator, X: Any, y: Any, *, logits: Any, 
         reliability_calibrated=_reliability(label, q),
         leaves=leaves,
         tree=tree,
+        unseen=calibrator.unseen(X),
     )
+
+
+def _labels(calibrator: HeterogeneousCalibrator, y: Any) -> Floats:
+    values = np.asarray(values_of("y", y))
+    unknown = sorted({str(v) for v in np.unique(values.astype(str))} - {str(c) for c in calibrator.classes_})
+    if unknown:
+        raise DataError(f"y holds {unknown[:3]}, but the calibrator was fitted on {calibrator.classes_.tolist()}")
+    return np.asarray(values == calibrator.classes_[1], dtype=np.float64)
 
 
 def _leaves(
@@ -214,6 +235,9 @@ def to_html(result: Report, title: str = "Heterogeneous calibration") -> str:
             f"<p>Of the change in AUC {result.between_lift:+.4f} arises between regions and "
             f"{result.within_change:+.4f} within.</p>"
         )
+    if result.unseen:
+        cells = ", ".join(f"{html.escape(name)} {count}" for name, count in result.unseen.items())
+        body.append(f"<p>Cells that were never met at fit, which take the neutral branch: {cells}.</p>")
     body += [
         "<h2>Reliability</h2><div class=row>",
         _plot(result.reliability_base, "base"),

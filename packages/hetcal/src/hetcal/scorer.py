@@ -1,24 +1,125 @@
 """Score a saved calibrator with numpy alone: this file needs nothing else, so it can be copied into a service.
 
-The artefact is JSON (schema below); rows come in as a list of columns, a dict of columns or a table. Thresholds of
-CART trees compare float32(x), those of LightGBM float64(x); a missing value or an unseen category goes where the
-tree sends missing values.
+The artefact is JSON (schema below); rows come in as a table, a dict of columns, a 2-d array or a list of columns.
+Thresholds of CART trees compare float32(x), those of LightGBM float64(x). A missing value or an unseen category takes
+the neutral branch: the one of missing values where the split saw some at fit, else that of the larger child.
+
+A category is known by its canonical text, the same for 3, 3.0, "3" and numpy's or a table's spellings of them; a date
+is a number of days since 1970 (UTC).
 """
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["SCHEMA", "Scorer"]
+__all__ = ["LARGEST", "SCHEMA", "Scorer", "as_days", "as_text", "as_vector", "content_hash", "is_missing", "kinds_of"]
 
-SCHEMA = 1
+SCHEMA = 2
 FORMAT = "hetcal"
+LARGEST = float(np.finfo(np.float32).max)  # larger features are moved to it, as CART's trees read float32
+DAY = 86_400_000_000  # microseconds
 BLOCK = 8192  # rows of a tree at a time, so that they stay in cache
+KEYWORD = {"logit": "logits", "probability": "scores"}
 FEW_NODES = 3  # levels of a tree in which comparing at every node is cheaper than gathering each row's own node
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing: None, NaN, NaT, or pandas' NA, which is neither equal nor unequal to itself."""
+    try:
+        return value is None or bool(value != value)
+    except (TypeError, ValueError):
+        return type(value).__name__ == "NAType"
+
+
+def as_text(value: Any) -> str | None:
+    """A category's canonical text, None for a missing one: 3, 3.0, "3" and numpy.int8(3) are one category."""
+    if isinstance(value, str):
+        return str(value)
+    if is_missing(value):
+        return None
+    if isinstance(value, np.generic):
+        value = value.astype("datetime64[us]").item() if value.dtype.kind == "M" else value.item()
+    if isinstance(value, float | decimal.Decimal) and value == value // 1:
+        value = int(value)  # infinity is no multiple of itself
+    if isinstance(value, datetime.datetime):
+        value = value.astimezone(datetime.UTC).replace(tzinfo=None) if value.tzinfo else value
+        value = value if value.time() != datetime.time() else value.date()
+    return value.isoformat() if isinstance(value, datetime.date) else str(value)
+
+
+def kinds_of(values: Any) -> set[str]:
+    """What a column's cells are: number, text, time, or the name of a type that no column may hold."""
+    array = np.asarray(values)
+    if array.dtype.kind != "O":
+        name = {"b": "number", "i": "number", "u": "number", "f": "number", "U": "text", "T": "text", "M": "time"}
+        return {name.get(array.dtype.kind, array.dtype.name)}
+    return {_KINDS.get(kind) or _kind_of(kind) for kind in set(map(type, array.tolist()))} - {"missing"}
+
+
+_KINDS = {float: "number", int: "number", str: "text", bool: "number", type(None): "missing"}
+
+
+def _kind_of(kind: type) -> str:
+    if kind.__name__ in ("NAType", "NaTType"):
+        return "missing"
+    for name, base in (
+        ("text", (str, np.str_)),
+        ("time", (datetime.date, np.datetime64)),
+        ("number", (int, float, np.bool_, np.integer, np.floating, decimal.Decimal)),
+    ):
+        if issubclass(kind, base):
+            return name
+    return kind.__name__
+
+
+def as_days(values: Any) -> Any:
+    """Dates and times as days since 1970 (UTC), NaN for none; exact to the microsecond."""
+    array = np.asarray(values)
+    if array.dtype.kind == "O":
+        cells = [None if is_missing(v) else _naive(v) for v in array.tolist()]
+        array = np.array(cells, dtype="datetime64[us]")
+    micro = array.astype("datetime64[us]")
+    days = micro.astype(np.int64) / DAY
+    days[np.isnat(micro)] = np.nan
+    return days
+
+
+def _naive(value: Any) -> Any:
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        return value.astimezone(datetime.UTC).replace(tzinfo=None)
+    return value
+
+
+def as_vector(name: str, values: Any, rows: int | None) -> Any:
+    """One finite or infinite number a row; lengths are never stretched or cut."""
+    try:
+        vector = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers, one a row ({error})") from None
+    if vector.ndim == 2 and vector.shape[1] == 1:
+        vector = vector[:, 0]
+    if vector.ndim != 1:
+        raise ValueError(f"{name} has shape {vector.shape}; give one value a row")
+    if rows is not None and vector.size != rows:
+        raise ValueError(f"{name} has {vector.size} rows but X has {rows}; they must describe the same rows")
+    if np.isnan(vector).any():
+        raise ValueError(f"{name} has {int(np.isnan(vector).sum())} NaN; drop these rows or impute them")
+    return vector
+
+
+def content_hash(artefact: dict[str, Any]) -> str:
+    """SHA-256 of the artefact's canonical JSON without its own field 'hash'."""
+    content = {name: value for name, value in artefact.items() if name != "hash"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _sigmoid(z: Any) -> Any:
@@ -108,7 +209,8 @@ class Tree:
                     members = self.sets[int(n)]
                     code = np.where(np.isnan(values[mine]), -1, values[mine]).astype(np.int64)
                     known = (code >= 0) & (code < members.size)
-                    left[mine] = known & members[np.where(known, code, 0)]
+                    inside = known & members[np.where(known, code, 0)]
+                    left[mine] = np.where(code < 0, self.missing_left[n], inside)
         return np.where(left, self.left[here], self.right[here])
 
     def _score_complete(self, columns: Any, rows: int) -> Any:
@@ -223,23 +325,27 @@ class Scorer:
             raise ValueError(
                 f"the artefact has schema {artefact['schema']}, this version reads up to {SCHEMA}; upgrade hetcal"
             )
+        if (artefact["schema"] > 1 or "hash" in artefact) and artefact.get("hash") != content_hash(artefact):
+            raise ValueError("the content is not what was saved (its hash differs); save the calibrator again")
         self.artefact = artefact
         self.columns = artefact["columns"]
         self.names = [c["name"] for c in self.columns]
+        self.score = artefact.get("score")  # what was fitted, "probability" or "logit"; schema 1 does not say
         self.model = artefact["model"]
         self.trees = [Tree(t) for t in self.model.get("trees", [])]
         self.maps = [_Map(m) for m in self.model.get("maps", [])]
         self.codes = [
-            None if c.get("values") is None else {v: i for i, v in enumerate(c["values"])} for c in self.columns
+            None if c.get("values") is None else {as_text(v): i for i, v in enumerate(c["values"])}
+            for c in self.columns
         ]
-        self.ranks = {
-            int(k): np.append(np.asarray(v, dtype=np.float64), np.nan) for k, v in self.model.get("ranks", {}).items()
-        }
-        # a forest reads every column, a tree or a bag those of its splits, anything else none
+        ranks = self.model.get("ranks", {})
+        self.ranks = [_ranks(r) for r in (ranks if isinstance(ranks, list) else [ranks] * len(self.trees))]
+        # a forest reads every column that was not set aside, a tree or a bag those of its splits, anything else none
         seen = {int(f) for tree in self.trees for f in tree.feature if f >= 0}
-        self.reads = set(range(len(self.columns))) if self.model["way"] == "forest" else seen
+        usable = {i for i, c in enumerate(self.columns) if not c.get("aside")}
+        self.reads = usable if self.model["way"] == "forest" else seen
         groups = self.model.get("groups")
-        self.groups = None if groups is None else {tuple(k): i for i, k in enumerate(groups["keys"])}
+        self.groups = None if groups is None else {tuple(map(as_text, k)): i for i, k in enumerate(groups["keys"])}
 
     @classmethod
     def from_file(cls, path: str | Path) -> Scorer:
@@ -247,34 +353,88 @@ class Scorer:
         with open(path, encoding="utf-8") as file:
             return cls(json.load(file))
 
-    def encode(self, X: Any) -> list[Any]:
+    def encode(self, X: Any, rows: int) -> list[Any]:
         """Columns as float64 arrays: categories by the stored vocabulary, unseen and missing ones as NaN.
 
-        None stands for a column that the calibrator does not read.
+        None stands for a column that the calibrator does not read. Warns of what was never met at fit.
         """
-        columns = zip(self.names, self._raw(X), self.codes, strict=True)
-        return [
-            None if i not in self.reads else _numbers(name, raw) if codes is None else _coded(raw, codes)
-            for i, (name, raw, codes) in enumerate(columns)
-        ]
+        encoded, unseen = self._encoded(X, rows)
+        if unseen:
+            cells = ", ".join(f"{name!r} {count}" for name, count in unseen.items())
+            warnings.warn(
+                f"cells that were never met at fit, which take the neutral branch: {cells} of {rows} rows", stacklevel=3
+            )
+        return encoded
 
-    def _raw(self, X: Any) -> list[Any]:
-        if isinstance(X, dict) or hasattr(X, "columns"):
-            keys = X.keys() if isinstance(X, dict) else X.columns
+    def unseen(self, X: Any) -> dict[str, int]:
+        """Cells of each column read that hold a category unseen at fit, or nothing where fit met no missing value."""
+        return self._encoded(X, None)[1]
+
+    def _encoded(self, X: Any, rows: int | None) -> tuple[list[Any], dict[str, int]]:
+        encoded: list[Any] = []
+        unseen = {}
+        for i, (raw, codes) in enumerate(zip(self._raw(X, rows), self.codes, strict=True)):
+            if i not in self.reads:
+                encoded.append(None)
+                continue
+            column = self.columns[i]
+            values, new = _coded(raw, codes) if codes is not None else _numbers(column, raw)
+            if not column.get("missing", True):
+                new = int(np.isnan(values).sum())
+            if new:
+                unseen[column["name"]] = new
+            encoded.append(values)
+        return encoded, unseen
+
+    def _raw(self, X: Any, rows: int | None) -> list[Any]:
+        """The columns of X in the order of the fit, each of ``rows`` cells."""
+        if isinstance(X, dict) or hasattr(X, "column_names") or hasattr(X, "columns"):
+            keys = X.keys() if isinstance(X, dict) else getattr(X, "column_names", None) or X.columns
             by_name = {str(k): k for k in keys}
             missing = [n for n in self.names if n not in by_name]
             if missing:
                 raise ValueError(f"the columns {missing} are missing")
-            return [X[by_name[n]] for n in self.names]
-        if isinstance(X, np.ndarray) and X.ndim == 2:
-            X = list(X.T)
-        if len(X) != len(self.names):
-            raise ValueError(f"{len(X)} columns given, {len(self.names)} needed: {self.names}")
-        return list(X)
+            columns = [X[by_name[n]] for n in self.names]
+        elif hasattr(X, "ndim"):
+            if X.ndim != 2 or X.shape[1] != len(self.names):
+                raise ValueError(f"X has shape {X.shape}; give one row a line, {len(self.names)} columns: {self.names}")
+            if rows is not None and len(X) != rows:
+                raise ValueError(f"X has {len(X)} rows for {rows} logits; they must describe the same rows")
+            return list(np.asarray(X).T)
+        else:
+            columns = list(X)
+            if len(columns) != len(self.names):
+                raise ValueError(f"{len(columns)} columns given, {len(self.names)} needed: {self.names}")
+            if len(columns) > 1 and all(len(c) == len(columns) for c in columns):
+                raise ValueError("X is a square list, which may hold rows or columns; give a dict of columns instead")
+        for name, column in zip(self.names, columns, strict=True):
+            if rows is None:
+                rows = len(column)
+            if np.ndim(column) != 1 or len(column) != rows:
+                raise ValueError(f"column {name!r} has shape {np.shape(column)}; {rows} cells are needed, one a logit")
+        return columns
 
-    def predict_proba(self, X: Any, *, logits: Any, groups: Any = None) -> Any:
-        """Probability of the second class, shape (n,), from features and base logits."""
-        return self.score_encoded(self.encode(X), logits, self._group_leaf(X, groups, len(np.asarray(logits))))
+    def logits_of(self, scores: Any, logits: Any) -> Any:
+        """The base logits, from what the calibrator was fitted on and nothing else."""
+        if (scores is None) == (logits is None):
+            raise ValueError("pass exactly one: scores= for probabilities or logits= for log-odds")
+        given = "logit" if scores is None else "probability"
+        if self.score is not None and given != self.score:
+            raise ValueError(
+                f"the calibrator was fitted on a {self.score}; pass {KEYWORD[self.score]}= and not the other"
+            )
+        if scores is None:
+            return as_vector("logits", logits, None)
+        p = as_vector("scores", scores, None)
+        if ((p < 0) | (p > 1)).any():
+            raise ValueError("scores has values outside [0, 1]; they are no probabilities")
+        p = np.clip(p, 1e-15, 1 - 1e-15)
+        return np.log(p) - np.log1p(-p)
+
+    def predict_proba(self, X: Any, *, scores: Any = None, logits: Any = None, groups: Any = None) -> Any:
+        """Probability of the second class, shape (n,), from features and base probabilities or logits."""
+        z = self.logits_of(scores, logits)
+        return self.score_encoded(self.encode(X, z.size), z, self._group_leaf(X, groups, z.size))
 
     def _group_leaf(self, X: Any, groups: Any, rows: int) -> Any:
         if self.groups is None:
@@ -284,18 +444,18 @@ class Scorer:
             if groups is None:
                 raise ValueError("this calibrator needs groups=")
             values = np.asarray(groups, dtype=object)
+            if values.ndim not in (1, 2) or len(values) != rows:
+                raise ValueError(f"groups has shape {values.shape}; {rows} rows are needed, one a logit")
             parts = [values] if values.ndim == 1 else list(values.T)
         else:
-            raw = dict(zip(self.names, self._raw(X), strict=True))
+            raw = dict(zip(self.names, self._raw(X, rows), strict=True))
             parts = [raw[str(c)] for c in columns]
-        keys = zip(*([_plain(v) for v in list(p)] for p in parts), strict=True)
+        keys = zip(*([as_text(v) for v in _cells(p)] for p in parts), strict=True)
         return np.fromiter((self.groups.get(key, -1) for key in keys), dtype=np.intp, count=rows)
 
     def score_encoded(self, columns: list[Any], logits: Any, leaf: Any = None) -> Any:
         """Probability of the second class from encoded columns (see ``encode``)."""
-        z = np.clip(np.asarray(logits, dtype=np.float64), -self.artefact["clip"], self.artefact["clip"])
-        if np.isnan(z).any():
-            raise ValueError(f"logits has {int(np.isnan(z).sum())} NaN")
+        z = np.clip(as_vector("logits", logits, None), -self.artefact["clip"], self.artefact["clip"])
         model, way = self.model, self.model["way"]
         if way == "identity":
             total = z
@@ -303,7 +463,7 @@ class Scorer:
             total = model["intercept"] + model["slope"] * z
         elif way == "regions":
             if leaf is None:
-                leaf = self.trees[0].score(self._ordered(columns), z.size)
+                leaf = self.trees[0].score(self._ordered(columns, 0), z.size)
             total = model["intercept"] + model["slope"] * z
             known = leaf >= 0
             if known.all():
@@ -311,10 +471,9 @@ class Scorer:
             else:
                 total[known] = self.maps[0].logits(z[known], leaf[known])
         elif way == "bag":
-            ordered = self._ordered(columns)
             total = np.zeros_like(z)
-            for tree, leaf_map in zip(self.trees, self.maps, strict=True):
-                total += leaf_map.logits(z, tree.score(ordered, z.size))
+            for number, (tree, leaf_map) in enumerate(zip(self.trees, self.maps, strict=True)):
+                total += leaf_map.logits(z, tree.score(self._ordered(columns, number), z.size))
             total = model["intercept"] + model["slope"] * total / len(self.trees)
         else:
             total = self._forest(columns, z)
@@ -335,11 +494,12 @@ class Scorer:
             total = total + weight * (part["centre"] + part["scale"] * (mean - part["centre"]))
         return total
 
-    def _ordered(self, columns: list[Any]) -> list[Any]:
-        if not self.ranks:
+    def _ordered(self, columns: list[Any], number: int) -> list[Any]:
+        """The columns as tree ``number`` takes them: category codes replaced by its ranks."""
+        if not self.ranks[number]:
             return columns
         ordered = list(columns)
-        for i, rank in self.ranks.items():
+        for i, rank in self.ranks[number].items():
             if columns[i] is None:
                 continue
             codes = np.where(np.isnan(columns[i]), rank.size - 1, columns[i]).astype(np.intp)
@@ -347,25 +507,51 @@ class Scorer:
         return ordered
 
 
-def _plain(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if value is None or value != value else value
+def _ranks(spec: dict[str, Any]) -> dict[int, Any]:
+    return {int(k): np.append(np.asarray(v, dtype=np.float64), np.nan) for k, v in spec.items()}
 
 
-def _numbers(name: str, raw: Any) -> Any:
+def _cells(raw: Any) -> list[Any]:
+    """The cells of a column as Python values, whatever holds it."""
+    return raw.to_pylist() if hasattr(raw, "to_pylist") else list(raw)
+
+
+def _numbers(column: dict[str, Any], raw: Any) -> tuple[Any, int]:
+    """A column of numbers or of times, and how many of its cells are new, which the caller counts."""
+    name, kind = column["name"], column.get("kind", "number")
+    raw = _cells(raw) if hasattr(raw, "to_pylist") else raw
+    array = np.asarray(raw)
+    plain = array.dtype.kind in "fiub"
+    if not plain or kind == "time":
+        wrong = (kinds_of(array) - {kind}) if kind == "time" or array.dtype.kind in "OMm" else set()
+        wrong -= {"text"} if kind == "number" else set()  # text is read as a number where it is one
+        if array.dtype.kind == "f" and np.isnan(array).all():
+            wrong = set()
+        if wrong:
+            raise ValueError(f"column {name!r} holds {', '.join(sorted(wrong))}; it held {kind}s at fit")
+    if kind == "time":
+        return (np.full(array.shape, np.nan) if array.dtype.kind == "f" else as_days(array)), 0
+    if array.dtype.kind == "O":
+        array = np.array([None if is_missing(v) else v for v in array.tolist()], dtype=object)
     try:
-        values = np.asarray(raw, dtype=np.float64)
+        values = array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"column {name!r} holds what is no number ({error}); it held numbers at fit") from None
     infinite = np.flatnonzero(np.isinf(values))
     if infinite.size:
         raise ValueError(f"column {name!r} has {infinite.size} infinity values (first in row {infinite[0]}); use NaN")
-    return values
+    return np.clip(values, -LARGEST, LARGEST), 0
 
 
-def _coded(raw: Any, codes: dict[Any, int]) -> Any:
+def _coded(raw: Any, codes: dict[Any, int]) -> tuple[Any, int]:
+    """Codes of a column of categories, NaN for missing and unseen ones, and how many are unseen."""
     if hasattr(raw, "factorize"):
         number, values = raw.factorize()
-        rank = np.array([*(codes.get(_plain(v), np.nan) for v in values), np.nan], dtype=np.float64)
-        return rank[np.asarray(number)]
-    return np.array([codes.get(_plain(v), np.nan) for v in list(raw)], dtype=np.float64)
+        number = np.asarray(number)
+    else:
+        seen: dict[Any, int] = {}
+        number = np.array([-1 if is_missing(v) else seen.setdefault(v, len(seen)) for v in _cells(raw)], dtype=np.intp)
+        values = list(seen)
+    rank = np.array([*(codes.get(as_text(v), np.nan) for v in values), np.nan], dtype=np.float64)
+    coded = rank[number]
+    return coded, int(np.count_nonzero(np.isnan(coded) & (number >= 0)))

@@ -1,20 +1,22 @@
 """The choice among fitted ways by out-of-fold log-loss, and the record of it.
 
-To leave the global map a way must gain two standard errors, and to replace a simpler regional way one more, so that
-luck ends at the global map and no gain comes out as no gain and no harm. A tree that loses to the forest by three
-standard errors on the folds so far is not fitted on the others.
+To leave the global map a way must gain two standard errors, on the base score too, and to replace a simpler regional
+way one more, so that luck ends at the global map and no gain comes out as no gain and no harm. A tree that loses to the
+forest by three standard errors on the folds so far is not fitted on the others. Only rows that every way has an
+out-of-fold logit for are scored.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hetcal.links import Floats, logistic_loss
+from hetcal.rows import Clusters
 
-__all__ = ["Choice", "Selection", "behind", "choose", "paired"]
+__all__ = ["Choice", "Judge", "Selection", "behind", "choose", "paired"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Selection:
     reason : str
     choices : tuple of Choice
     lift : float
-        Out-of-fold AUC of the chosen way minus the AUC of the base score.
+        Out-of-fold AUC of the chosen way minus the AUC of the base score on the same rows; 0 for maps that keep the
+        order of the scores.
     features_only : float or None
         Out-of-fold AUC minus the base score's AUC of the forest's g(x), which never saw the score: where it is
         close to ``lift``, the calibrator is mostly a second model. None where no such forest was fitted.
@@ -65,34 +68,58 @@ class Selection:
     race: tuple[tuple[str, float], ...] = ()
 
 
-def paired(difference: Floats, weight: Floats | None) -> tuple[float, float]:
-    """Weighted mean and its standard error."""
+@dataclass(frozen=True)
+class Judge:
+    """Labels, worths and clusters of the rows on which ways are compared."""
+
+    y: Floats
+    weight: Floats | None
+    clusters: Clusters | None
+
+    def on(self, rows: NDArray[np.bool_]) -> Judge:
+        """The same for some of the rows."""
+        if rows.all():
+            return self
+        return Judge(*(None if v is None else v[rows] for v in (self.y, self.weight, self.clusters)))  # type: ignore[arg-type]
+
+    def gain(self, worse: Floats, better: Floats) -> tuple[float, float]:
+        """Log-loss of the first logits minus that of the second, and its standard error."""
+        return paired(logistic_loss(self.y, worse) - logistic_loss(self.y, better), self.weight, self.clusters)
+
+
+def paired(difference: Floats, weight: Floats | None, clusters: Clusters | None = None) -> tuple[float, float]:
+    """Weighted mean and its standard error, to which rows of a cluster contribute their sum."""
     w = np.ones_like(difference) if weight is None else weight
     mean = float(np.average(difference, weights=w))
-    error = float(np.sqrt((w**2 * (difference - mean) ** 2).sum()) / w.sum())
-    return mean, error
+    parts = w * (difference - mean)
+    parts = parts if clusters is None else np.asarray(np.bincount(clusters, parts), dtype=np.float64)
+    return mean, float(np.sqrt((parts**2).sum()) / w.sum())
 
 
-def behind(logits: Floats, rival: Floats, y: Floats, weight: Floats | None, rows: Any) -> str:
-    """How much log-loss the first loses to the second on some rows, if it is three standard errors; else nothing."""
-    w = None if weight is None else weight[rows]
-    loss, error = paired(logistic_loss(y[rows], logits[rows]) - logistic_loss(y[rows], rival[rows]), w)
+def behind(logits: Floats, rival: Floats, judge: Judge) -> str:
+    """How much log-loss the first loses to the second, if it is three standard errors; else nothing."""
+    rows = ~np.isnan(logits) & ~np.isnan(rival)
+    if not rows.any():
+        return ""
+    loss, error = judge.on(rows).gain(logits[rows], rival[rows])
     return f"{loss:.5f} (s.e. {error:.5f})" if loss > 3.0 * error else ""
 
 
-def choose(ways: list[str], oof: dict[str, Floats], y: Floats, weight: Floats | None) -> tuple[str, str]:
-    """Climb from the simplest way: two standard errors to leave the global map, one from there on."""
-    best = ways[0] if ways[0] == "global" else "global"
-    steps = []
+def choose(ways: list[str], oof: dict[str, Floats], judge: Judge) -> tuple[str, str]:
+    """Climb from the global map: two standard errors to leave it, either way, and one from there on."""
+    best, steps = "global", []
     for way in [w for w in ways if w not in ("identity", "global")]:
-        gain, error = paired(logistic_loss(y, oof[best]) - logistic_loss(y, oof[way]), weight)
+        gain, error = judge.gain(oof[best], oof[way])
         worth = gain > (2.0 if best == "global" else 1.0) * error
+        if worth and "identity" in ways:  # a poor global map, as of few early rows, must not make others look good
+            more, doubt = judge.gain(oof["identity"], oof[way])
+            worth = more > 2.0 * doubt
         steps.append(f"{way} {'gains' if gain >= 0 else 'loses'} {abs(gain):.5f} (s.e. {error:.5f}) on {best}")
         if worth:
             best = way
     if best == "global" and "identity" in ways:
-        gain, error = paired(logistic_loss(y, oof["identity"]) - logistic_loss(y, oof["global"]), weight)
-        if gain < -error:
+        gain, error = judge.gain(oof["identity"], oof["global"])
+        if gain < -2.0 * error:
             best = "identity"
         steps.append(f"global gains {gain:.5f} (s.e. {error:.5f}) on identity")
     return best, "; ".join(steps) + f": {best} it is"

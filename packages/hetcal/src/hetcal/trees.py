@@ -5,7 +5,8 @@ Node i of a tree sends a row left when
     number:    float32(x) <= threshold        (scikit-learn), or x <= threshold (LightGBM)
     category:  code in the node's set
 
-and a missing value where ``missing_left`` says. Leaves have feature -1 and a number in ``leaf``.
+and a missing value where ``missing_left`` says: with those that the split met at fit, or to the larger child if it met
+none. Leaves have feature -1 and a number in ``leaf``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from hetcal.features import Columns
 from hetcal.leafwise import Leaves
 from hetcal.links import Floats
-from hetcal.scorer import Tree
+from hetcal.scorer import LARGEST, Tree
 
 __all__ = ["FlatTree", "from_cart"]
 
@@ -119,7 +120,9 @@ def from_cart(tree: Any) -> FlatTree:
     leaf[is_leaf] = np.arange(is_leaf.sum())
     return FlatTree(
         np.where(is_leaf, -1, tree.feature).astype(np.int64),
-        np.where(is_leaf, 0.0, tree.threshold).astype(np.float64),
+        np.where(
+            is_leaf, 0.0, np.minimum(tree.threshold, LARGEST)
+        ),  # infinite where a split parts missing values alone
         tree.children_left.astype(np.int64),
         tree.children_right.astype(np.int64),
         np.asarray(tree.missing_go_to_left, dtype=bool),

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from hetcal.errors import CalibrationWarning, DataError
 from hetcal.links import Floats, logit
+from hetcal.scorer import is_missing
+from hetcal.tables import values_of
 
-__all__ = ["base_logits", "labels", "weights", "winsorise"]
+__all__ = ["base_logits", "labels", "row_groups", "weights", "winsorise"]
 
 
 def _vector(name: str, values: Any, rows: int) -> Floats:
     try:
-        vector = np.asarray(values, dtype=np.float64)
+        vector = np.asarray(values_of(name, values), dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{name} must be numbers, one a row: {error}") from error
     if vector.ndim == 2 and vector.shape[1] == 1:
@@ -60,7 +62,9 @@ def labels(y: Any, rows: int, soft: bool) -> tuple[Floats, NDArray[Any]]:
     """Labels as numbers in [0, 1] and the two classes; soft labels only when asked for."""
     if y is None:
         raise DataError("fit requires y to be passed, but the target y is None")
-    values = np.asarray(y)
+    values = np.asarray(values_of("y", y))
+    if values.dtype.kind == "O" and {type(v) for v in values.ravel().tolist()} <= {int, bool, float}:
+        values = np.array(values.tolist())  # numbers and booleans that a nullable column held
     if values.ndim == 2 and values.shape[1] == 1:
         from sklearn.exceptions import DataConversionWarning
 
@@ -81,7 +85,7 @@ def labels(y: Any, rows: int, soft: bool) -> tuple[Floats, NDArray[Any]]:
         if missing.size:
             raise DataError(f"y has {missing.size} NaN or infinite labels (first in row {missing[0]}); drop these rows")
     elif values.dtype.kind == "O":
-        missing = np.flatnonzero([v is None or v != v for v in values])
+        missing = np.flatnonzero([is_missing(v) for v in values])
         if missing.size:
             raise DataError(f"y has {missing.size} missing labels (first in row {missing[0]}); drop these rows")
     classes, codes = np.unique(values, return_inverse=True)
@@ -103,7 +107,7 @@ def weights(sample_weight: Any, rows: int) -> Floats | None:
     if sample_weight is None:
         return None
     if isinstance(sample_weight, int | float):
-        return np.full(rows, float(sample_weight))
+        sample_weight = np.full(rows, float(sample_weight))
     vector = _vector("sample_weight", sample_weight, rows)
     bad = np.flatnonzero(~(np.isfinite(vector) & (vector >= 0)))
     if bad.size:
@@ -111,6 +115,16 @@ def weights(sample_weight: Any, rows: int) -> Floats | None:
     if not vector.sum() > 0:
         raise DataError("sample_weight sums to zero; at least one row needs a positive weight")
     return vector
+
+
+def row_groups(groups: Any, rows: int) -> Any:
+    """One group a row, or one per level, as an array; None stays None."""
+    if groups is None:
+        return None
+    values = np.asarray(values_of("groups", groups))
+    if values.ndim not in (1, 2) or len(values) != rows:
+        raise DataError(f"groups has shape {values.shape} but X has {rows} rows; give one group a row")
+    return values
 
 
 def warn(message: str) -> None:

@@ -32,6 +32,28 @@ def penalised_logistic(features, y, weight, mean, precision, lower=None):
     return minimize(objective, mean, jac=True, method=method, bounds=bounds, options=options).x
 
 
+def platt_by_hand(z, y, weight, doubt=4.0):
+    """The posterior mode of level and log slope about the identity, drawn back by the evidence against it."""
+    p = 1 / (1 + np.exp(-z))
+    information = weight * (p * (1 - p) + 1e-12)
+    centre = np.sum(information * z) / np.sum(information)
+
+    def loss(theta):
+        eta = centre + theta[0] + np.exp(theta[1]) * (z - centre)
+        return np.sum(weight * (np.logaddexp(0.0, eta) - y * eta))
+
+    def objective(theta):
+        return loss(theta) + theta[0] ** 2 / 2 + theta[1] ** 2 / (2 * 0.5**2)
+
+    starts = [np.array([t, beta]) for t in (-1.0, 0.0, 1.0) for beta in (-1.0, 0.0, 1.0)]
+    options = {"xatol": 1e-10, "fatol": 1e-13, "maxiter": 4000, "maxfev": 4000}
+    fits = [minimize(objective, start, method="Nelder-Mead", options=options) for start in starts]
+    mode = min(fits, key=lambda fit: fit.fun).x
+    evidence = 2 * (loss(np.zeros(2)) - loss(mode))
+    mode = mode * max(0.0, 1 - (doubt / evidence) ** 2) if evidence > 0 else 0 * mode
+    return centre + mode[0] - np.exp(mode[1]) * centre, np.exp(mode[1])
+
+
 def cumulative_error(y, p, weight):
     """Range of the running sum of w (y - p) / sum w in the order of p."""
     order = sorted(range(len(p)), key=lambda i: p[i])
