@@ -35,12 +35,9 @@ def test_tables_round_trip(tmp_path, suffix: str) -> None:
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_a_scan_resumes_from_its_chunks(tmp_path, monkeypatch) -> None:
+def test_a_scan_resumes_from_its_own_whole_chunks(tmp_path, monkeypatch) -> None:
     job = ScanJob(grid={"eta_ee": [0.0, 1e-3, 2e-3, 3e-3]}, regime="fixed", chunk=1)
     whole = run_scan(job, work_dir=tmp_path)
-    parts = sorted(tmp_path.glob("*.npz"))
-    assert len(parts) == 4
-    parts[2].unlink()
     computed = []
     original = scan_module._chunk
 
@@ -49,8 +46,21 @@ def test_a_scan_resumes_from_its_chunks(tmp_path, monkeypatch) -> None:
         return original(text, number)
 
     monkeypatch.setattr(scan_module, "_chunk", counting)
+    parts = sorted(tmp_path.rglob("*.npz"))
+    assert len(parts) == 4
+    parts[2].unlink()
+    parts[1].write_bytes(parts[1].read_bytes()[:-1] + b"?")
+    parts[3].write_bytes(b"")
     assert (run_scan(job, work_dir=tmp_path).rows == whole.rows).all()
-    assert computed == [2]
+    assert computed == [1, 2, 3]
+    computed.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.metadata.version", lambda name: "99.0")
+        run_scan(job, work_dir=tmp_path)
+    assert computed == [0, 1, 2, 3]  # another version's chunks are not this one's
+    computed.clear()
+    run_scan(job, work_dir=tmp_path)
+    assert computed == []
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="optional extra ray not installed")

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from papershelf_core.files import replacing, write_text
 
 from nu_physics.solar.commands import add_parser as add_solar_parser
 
@@ -23,7 +26,7 @@ _DOMAIN_HELP = "theta12 below 45 degrees (light), above (dark) or both (default:
 PLOT_NAMES = ("probability", "effective", "spectrum", "bounds", "ordering", "precision", "dayabay")
 
 
-def _model_options(parser: argparse.ArgumentParser, *, experiment: bool = True) -> None:
+def _model_options(parser: argparse.ArgumentParser, *, experiment: bool = True, statistics: bool = True) -> None:
     parser.add_argument("--config", metavar="TOML", help="read options from a file; the command line wins")
     parser.add_argument("--preset", default="pdg2020", help="global-fit values (default: %(default)s)")
     parser.add_argument("--ordering", choices=("normal", "inverted"), help="move the preset to this ordering")
@@ -41,6 +44,7 @@ def _model_options(parser: argparse.ArgumentParser, *, experiment: bool = True) 
             "--duty-cycle", type=float, default=1.0, help="reactor duty cycle; 11/12 = 0.9167 for calendar time"
         )
         parser.add_argument("--layout", default="juno-2022", help="juno-2022 or juno-2015 (default: %(default)s)")
+    if experiment and statistics:
         parser.add_argument("--statistics-only", action="store_true", help="no systematic uncertainties")
         parser.add_argument("--statistic", default="gaussian", help="gaussian, cnp or poisson (default: %(default)s)")
 
@@ -68,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     prob.add_argument("--neutrino", action="store_true", help="neutrinos instead of antineutrinos")
 
     spectrum = commands.add_parser("spectrum", help="JUNO's expected spectrum and rates")
-    _model_options(spectrum)
+    _model_options(spectrum, statistics=False)
     spectrum.add_argument("--csv", metavar="FILE", help="write bin edges, signal and backgrounds")
 
     fit = commands.add_parser("fit", help="fit JUNO counts or the Daya Bay data")
@@ -193,25 +197,33 @@ def _physics(args: argparse.Namespace) -> tuple[Any, Any]:
 def _experiment(args: argparse.Namespace) -> Any:
     from nu_physics.reactor.experiment import Systematics, juno
 
+    statistics_only = getattr(args, "statistics_only", False)
     return juno(
         exposure_days=365.25 * args.years,
         duty_cycle=args.duty_cycle,
         layout=args.layout,
-        systematics=Systematics.none() if args.statistics_only else None,
-        nonlinearity_pulls=not args.statistics_only,
+        systematics=Systematics.none() if statistics_only else None,
+        nonlinearity_pulls=not statistics_only,
     )
 
 
 def _write(result: Any, target: str | None) -> None:
     if target is None:
         return
-    text = json.dumps(result, indent=2, default=float)
+    text = json.dumps(_plain(result), indent=2, default=float, allow_nan=False)
     if target == "-":
         print(text)
         return
-    scratch = Path(target + ".part")
-    scratch.write_text(text + "\n", encoding="utf-8")
-    scratch.replace(target)
+    write_text(target, text + "\n")
+
+
+def _plain(result: Any) -> Any:
+    """The result as JSON can hold it: None for what has no bound."""
+    if isinstance(result, dict):
+        return {key: _plain(value) for key, value in result.items()}
+    if isinstance(result, list):
+        return [_plain(value) for value in result]
+    return None if isinstance(result, float) and not math.isfinite(result) else result
 
 
 def _show(args: argparse.Namespace, lines: Sequence[str], result: Any) -> None:
@@ -270,9 +282,8 @@ def _spectrum(args: argparse.Namespace) -> None:
             [spectrum.edges_MeV[:-1], spectrum.edges_MeV[1:], spectrum.signal, *spectrum.backgrounds.values()]
         )
         header = ",".join(["low_MeV", "high_MeV", "signal", *names])
-        scratch = Path(args.csv + ".part")
-        np.savetxt(scratch, table, delimiter=",", header=header, comments="", fmt="%.9g")
-        scratch.replace(args.csv)
+        with replacing(args.csv) as scratch:
+            np.savetxt(scratch, table, delimiter=",", header=header, comments="", fmt="%.9g")
     _show(
         args,
         lines,
@@ -292,9 +303,26 @@ def _counts(path: str) -> Any:
         raise InvalidInput(f"data = {path!r}: {error}; give a text file of numbers, one count a bin") from None
 
 
+def _refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Refuse options that a command would ignore."""
+    from nu_physics.errors import InvalidInput
+
+    defaults = vars(_subparser(_parser(), args.command).parse_args(REQUIRED.get(args.command, [])))
+    for name in names:
+        if getattr(args, name) != defaults[name]:
+            raise InvalidInput(f"--{name.replace('_', '-')} has no meaning here: {why}; leave it out")
+
+
+# what parse_args needs to give the defaults of the rest
+REQUIRED = {"scan": ["--grid", "", "--out", ""]}
+
+
 def _fit(args: argparse.Namespace) -> None:
     if args.data == "dayabay":
         import dataclasses
+
+        ours = ("preset", "set", "years", "duty_cycle", "layout", "statistics_only", "statistic", "regime", "free")
+        _refuse(args, (*ours, "theta12_domain"), "the Daya Bay fit is of theta13 and dm32 to its own release")
 
         from nu_physics.reactor.dayabay import load_dayabay
 
@@ -307,6 +335,7 @@ def _fit(args: argparse.Namespace) -> None:
         ]
         _show(args, lines, dataclasses.asdict(result))
         return
+    from nu_physics.errors import InvalidInput
     from nu_physics.statistics.analysis import global_fit_priors
     from nu_physics.statistics.fit import OSCILLATION, Fit
 
@@ -315,6 +344,8 @@ def _fit(args: argparse.Namespace) -> None:
     counts = experiment.expected(parameters, snsi) if args.data == "asimov" else _counts(args.data)
     priors = global_fit_priors(parameters) if args.regime == "prior" else {}
     default = () if args.regime == "fixed" else OSCILLATION
+    if args.free and args.regime == "fixed":
+        raise InvalidInput("--regime fixed holds what --free frees; leave one out")
     fit = Fit(experiment, counts, parameters, snsi, statistic=args.statistic, priors=priors)
     best = fit.best(parameters, snsi, free=tuple(args.free or default), theta12_domain=args.theta12_domain)
     summary = best.summary()
@@ -322,7 +353,11 @@ def _fit(args: argparse.Namespace) -> None:
         f"chi2 = {best.chi2:.4f} ({best.statistic}); oscillation parameters {best.regime}; theta12 domain "
         f"{best.theta12_domain}; vacuum ordering {best.vacuum_ordering}, effective ordering {best.effective_ordering}"
     ]
-    lines += [f"  {name:<14} = {best.values[name]: .6e} +- {best.errors[name]:.2e}" for name in best.free]
+    bounded = {name: f"+- {error:.2e}" if math.isfinite(error) else "unbounded" for name, error in best.errors.items()}
+    lines += [f"  {name:<14} = {best.values[name]: .6e} {bounded[name]}" for name in best.free]
+    for direction in best.open_directions:
+        along = ", ".join(name for name, change in direction.items() if change != 0.0)
+        lines.append(f"  the data leave one combination open, along {along}")
     lines += [f"  {name:<14} = fixed" for name in best.fixed]
     _show(args, lines, summary)
 
@@ -332,10 +367,9 @@ def _ordering(args: argparse.Namespace) -> None:
     from nu_physics.statistics.analysis import mass_ordering
 
     parameters, snsi = _physics(args)
-    result = mass_ordering(
-        _experiment(args), parameters, snsi, theta12_domain=args.theta12_domain, statistic=args.statistic
-    )
-    seen = effective_parameters(parameters, snsi)
+    experiment = _experiment(args)
+    result = mass_ordering(experiment, parameters, snsi, theta12_domain=args.theta12_domain, statistic=args.statistic)
+    seen = effective_parameters(parameters, snsi, experiment.site.density_g_cm3)
     lines = [
         f"true {parameters.ordering} ordering (effective: {seen.effective_ordering}), "
         f"theta12 domain {args.theta12_domain}",
@@ -358,10 +392,16 @@ def _ordering(args: argparse.Namespace) -> None:
 def _bounds(args: argparse.Namespace) -> None:
     import dataclasses
 
+    from nu_physics.errors import InvalidInput
     from nu_physics.statistics.analysis import eta_bound
     from nu_physics.statistics.fit import Regime
 
-    parameters, _ = _physics(args)
+    parameters, snsi = _physics(args)
+    if snsi is not None:
+        raise InvalidInput(
+            "--set of an eta has no meaning here: a bound is on the eta of --eta from standard data; "
+            "for an eta in nature take ordering or fit"
+        )
     experiment = _experiment(args)
     regimes: tuple[Regime, ...] = ("fixed", "prior", "free") if args.regime == "all" else (args.regime,)
     rows = [
@@ -385,9 +425,9 @@ def _precision(args: argparse.Namespace) -> None:
     parameters, snsi = _physics(args)
     result = precision(_experiment(args), parameters, snsi, statistic=args.statistic)
     lines = [f"one standard deviation, oscillation parameters {result.regime}, {result.exposure_days:.0f} days"]
-    lines += [
-        f"  {name:<14} {result.absolute[name]:.3e}  ({result.relative_percent[name]:.3f} %)" for name in result.absolute
-    ]
+    for name, width in result.absolute.items():
+        relative = result.relative_percent.get(name)
+        lines.append(f"  {name:<14} {width:.3e}" + ("" if relative is None else f"  ({relative:.3f} %)"))
     _show(args, lines, {"absolute": result.absolute, "relative_percent": result.relative_percent})
 
 
@@ -407,7 +447,8 @@ def _scan(args: argparse.Namespace) -> None:
             grid[name] = [float(v) for v in np.linspace(float(low), float(high), int(count))]
         except ValueError:
             raise InvalidInput(f"--grid {item!r}: give NAME=LOW:HIGH:COUNT") from None
-    etas = [item.partition("=")[0] for item in args.set if item.startswith("eta_")]
+    names = [item.partition("=")[0].strip() for item in args.set]
+    etas = [name for name in names if name.startswith("eta_")]
     job = ScanJob(
         grid=grid,
         regime=args.regime,
@@ -417,6 +458,7 @@ def _scan(args: argparse.Namespace) -> None:
         duty_cycle=args.duty_cycle,
         layout=args.layout,
         statistic=args.statistic,
+        statistics_only=args.statistics_only,
         chunk=args.chunk,
     )
 
@@ -467,9 +509,8 @@ def _plot(args: argparse.Namespace) -> None:
     if target.suffix not in (".svg", ".pdf", ".png"):
         raise InvalidInput(f"--out {args.out!r}: the suffix must be .svg, .pdf or .png")
     figure = PLOTS[args.name](preset(args.preset))
-    scratch = target.with_name(f".{target.stem}.part{target.suffix}")
-    figure.savefig(scratch, dpi=200)
-    scratch.replace(target)
+    with replacing(target) as scratch:
+        figure.savefig(scratch, dpi=200)
     print(args.out)
 
 

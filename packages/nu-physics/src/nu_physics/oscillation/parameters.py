@@ -158,6 +158,22 @@ PRESETS: dict[str, tuple[OscillationParameters, str]] = {
         OscillationParameters(0.308, 0.02215, 0.470, 7.49e-5, 2.513e-3, math.radians(212.0)),
         "NuFIT 6.0 with IceCube-24 and SK data, normal ordering (JHEP 12 (2024) 216, Table 1)",
     ),
+    "nufit52-io": (
+        OscillationParameters(0.303, 0.02223, 0.569, 7.41e-5, -2.4119e-3, math.radians(276.0)),
+        "NuFIT 5.2 with SK atmospheric data, inverted ordering (dm32 = -2.486e-3)",
+    ),
+    "nufit60-io": (
+        OscillationParameters(0.308, 0.02231, 0.550, 7.49e-5, -2.4091e-3, math.radians(274.0)),
+        "NuFIT 6.0 with IceCube-24 and SK data, inverted ordering (dm32 = -2.484e-3)",
+    ),
+    "nufit61-no": (
+        OscillationParameters(0.3088, 0.02248, 0.470, 7.537e-5, 2.511e-3, math.radians(212.0)),
+        "NuFIT 6.1 (2025) with IceCube and SK data, normal ordering, as transcribed in mbustama/Magnus",
+    ),
+    "nufit61-io": (
+        OscillationParameters(0.3088, 0.02262, 0.550, 7.537e-5, -2.40763e-3, math.radians(274.0)),
+        "NuFIT 6.1 with IceCube and SK data, inverted ordering (dm32 = -2.483e-3), as transcribed in mbustama/Magnus",
+    ),
     "juno2025": (
         OscillationParameters(0.3092, 0.0218, 0.545, 7.50e-5, 2.5283e-3, 1.36 * math.pi),
         "JUNO 59.1 days, arXiv:2511.14593: sin2_theta12 and dm21; the rest as pdg2020",

@@ -15,6 +15,7 @@ all energies and baselines, matter included: :func:`effective_parameters`. The e
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,7 +75,10 @@ class ScalarNSI:
                 raise InvalidInput(f"eta_{name} = {value!r}: diagonal elements of a Hermitian matrix are real")
             check_range(f"eta_{name}", value, -100.0, 100.0)
         for name in ("em", "et", "mt"):
-            value = complex(getattr(self, name))
+            given = getattr(self, name)
+            if isinstance(given, (str, bytes, bool)) or not isinstance(given, (numbers.Number, np.number)):
+                raise InvalidInput(f"eta_{name} = {given!r}: a complex or real number is needed")
+            value = complex(given)  # type: ignore[arg-type]
             if not (math.isfinite(value.real) and math.isfinite(value.imag)) or abs(value) > 100.0:
                 raise InvalidInput(f"eta_{name} = {value!r} is outside the allowed range |eta| <= 100")
         if isinstance(self.scale, str):
@@ -233,7 +237,9 @@ def effective_parameters(
     )
 
 
-def eta_resonance(parameters: OscillationParameters, snsi: ScalarNSI | None = None) -> float:
+def eta_resonance(
+    parameters: OscillationParameters, snsi: ScalarNSI | None = None, density_g_cm3: float | None = None
+) -> float:
     """Return the eta_ee at which the effective theta12 is 45 degrees, from the two-state closed form.
 
     eta_res = (m2 - m1) cos(2 theta12) / (S_m cos^2 theta13); the exact crossing (numerically, from
@@ -243,7 +249,9 @@ def eta_resonance(parameters: OscillationParameters, snsi: ScalarNSI | None = No
     ----------
     parameters : OscillationParameters
     snsi : ScalarNSI, optional
-        Only its ``scale`` is used.
+        Only its ``scale`` and its reference density are used.
+    density_g_cm3 : float, optional
+        Needed if ``snsi`` has a reference density; infinite where the term vanishes.
 
     Returns
     -------
@@ -256,7 +264,10 @@ def eta_resonance(parameters: OscillationParameters, snsi: ScalarNSI | None = No
     '5.90e-03'
     """
     m1, m2, _ = parameters.masses_eV
-    scale = (snsi or ScalarNSI()).mass_scale_eV(parameters)
+    active = snsi or ScalarNSI()
+    scale = active.mass_scale_eV(parameters) * active.density_factor(density_g_cm3)
+    if scale == 0.0:
+        return math.inf
     # m2 - m1 from the splitting: no cancellation for a degenerate pair
     gap = parameters.dm21_eV2 / (m1 + m2) if m1 + m2 > 0 else 0.0
     return float(gap * (1.0 - 2.0 * parameters.sin2_theta12) / (scale * (1.0 - parameters.sin2_theta13)))

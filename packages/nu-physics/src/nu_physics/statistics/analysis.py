@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from nu_physics.errors import InvalidInput, check_choice, check_range
+from nu_physics.errors import InvalidInput, check_choice, check_range, real_array
 from nu_physics.oscillation.parameters import OscillationParameters
-from nu_physics.oscillation.scalar_nsi import ScalarNSI, effective_parameters
+from nu_physics.oscillation.probability import SURVIVAL_PARAMETERS
+from nu_physics.oscillation.scalar_nsi import ScalarNSI
 from nu_physics.reactor.experiment import Experiment
 from nu_physics.statistics.fit import OSCILLATION, Fit, FitResult, Prior, Regime, Theta12Domain, with_values
 
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+
+ETA_NAMES = tuple(name for name in SURVIVAL_PARAMETERS if name.startswith("eta_"))
 
 # one-sigma widths of a global fit without JUNO, rounded (NuFIT 5.2): the "prior" regime
 GLOBAL_FIT_WIDTHS = {"sin2_theta12": 0.012, "sin2_theta13": 7e-4, "dm21_eV2": 2.0e-6, "dm31_eV2": 2.8e-5}
@@ -106,13 +109,8 @@ def mass_ordering(
     counts = experiment.expected(truth, true_snsi) if data is None else data
     used = {"sin2_theta13": THETA13_PRIOR} if priors is None else dict(priors)
     fit = Fit(experiment, counts, truth, true_snsi, statistic=statistic, priors=used)
-    seen = effective_parameters(truth, true_snsi)
-    start = truth.replace(
-        sin2_theta12=min(max(seen.sin2_theta12, 0.01), 0.99), dm21_eV2=min(max(seen.dm21_eV2, 1e-5), 4e-4)
-    )
-    # what the data show, in the other octant's language: |dm_ee| is kept by with_ordering
     results = {
-        ordering: fit.best(start, fit_snsi, free=free, orderings=(ordering,), theta12_domain=theta12_domain)
+        ordering: fit.best(truth, fit_snsi, free=free, orderings=(ordering,), theta12_domain=theta12_domain)
         for ordering in ("normal", "inverted")
     }
     return OrderingResult(results["normal"], results["inverted"], truth.ordering if data is None else None)
@@ -158,44 +156,6 @@ def _regime_fit(
     return fit, (() if regime == "fixed" else OSCILLATION)
 
 
-def _vacuum_partner(
-    truth: OscillationParameters, guess: OscillationParameters, snsi: ScalarNSI
-) -> OscillationParameters:
-    """Vacuum parameters which, with ``snsi``, look like ``truth``: Newton on the effective map, from ``guess``."""
-    target = np.array([truth.sin2_theta12, truth.sin2_theta13, truth.dm21_eV2, truth.dm31_eV2])
-    scale = np.array([1.0, 1.0, 1e-4, 2.5e-3])
-    for _ in range(30):
-        seen = effective_parameters(guess, snsi)
-        now = np.array([seen.sin2_theta12, seen.sin2_theta13, seen.dm21_eV2, seen.dm31_eV2])
-        gap = (target - now) / scale
-        if np.abs(gap).max() < 1e-12:
-            break
-        jacobian = np.empty((4, 4))
-        x = np.array([guess.sin2_theta12, guess.sin2_theta13, guess.dm21_eV2, guess.dm31_eV2])
-        for k in range(4):
-            step = np.zeros(4)
-            step[k] = 1e-6 * scale[k]
-            moved = _clipped(guess, x + step)
-            s = effective_parameters(moved, snsi)
-            values = np.array([s.sin2_theta12, s.sin2_theta13, s.dm21_eV2, s.dm31_eV2])
-            jacobian[:, k] = (values - now) / scale / 1e-6
-        update = np.linalg.lstsq(jacobian, gap, rcond=1e-10)[0]
-        size = min(1.0, 0.2 / max(float(np.abs(update).max()), 1e-12))
-        guess = _clipped(guess, x + size * update * scale)
-    return guess
-
-
-def _clipped(base: OscillationParameters, x: Array) -> OscillationParameters:
-    sign = 1.0 if base.dm31_eV2 > 0 else -1.0
-    atmospheric = float(np.clip(sign * x[3], 6e-4, 2e-2))
-    return base.replace(
-        sin2_theta12=float(np.clip(x[0], 1e-6, 1 - 1e-6)),
-        sin2_theta13=float(np.clip(x[1], 1e-6, 1 - 1e-6)),
-        dm21_eV2=min(float(np.clip(x[2], 1e-7, 2e-3)), atmospheric),
-        dm31_eV2=sign * atmospheric,
-    )
-
-
 def eta_profile(
     experiment: Experiment,
     truth: OscillationParameters,
@@ -221,15 +181,14 @@ def eta_profile(
         S_m in eV; sqrt(|dm31|) of the truth by default, not moved by the fit.
     """
     curve = _EtaCurve(experiment, truth, name, regime, scale, statistic)
-    out = np.empty(len(values))
-    # outwards from zero, so that every point starts from its neighbour's solution
-    for i in np.argsort(np.abs(np.asarray(values))):
-        out[i] = curve.chi2(float(values[i]))
-    return out
+    points = real_array("values", values)
+    if points.ndim != 1 or not np.isfinite(points).all():
+        raise InvalidInput(f"values has shape {points.shape} or entries that are not finite; give a row of numbers")
+    return np.array([curve.chi2(float(value)) for value in points])
 
 
 class _EtaCurve:
-    """chi2 as a function of one eta, each fit started from the truth, its exact partner and the nearest earlier fit."""
+    """chi2 as a function of one eta, everything else at its best."""
 
     def __init__(
         self,
@@ -241,20 +200,15 @@ class _EtaCurve:
         statistic: str,
     ) -> None:
         self.fit, self.free = _regime_fit(experiment, truth, regime, statistic)
-        self.truth, self.name, self.regime = truth, name, regime
+        self.truth, self.name, self.regime = truth, check_choice("eta", name, ETA_NAMES), regime
         self.scale = float(np.sqrt(abs(truth.dm31_eV2))) if scale is None else scale
-        self.known: dict[float, OscillationParameters] = {0.0: truth}
 
     def chi2(self, value: float) -> float:
         _, snsi = with_values(self.truth, ScalarNSI(scale=self.scale), {self.name: value})
         assert snsi is not None
         if self.regime == "fixed":
             return self.fit.minimise(self.truth, snsi, free=()).chi2
-        near = self.known[min(self.known, key=lambda v: abs(v - value))]
-        starts = [self.truth, near, _vacuum_partner(self.truth, near, snsi)]
-        best = min((self.fit.minimise(s, snsi, free=self.free) for s in starts), key=lambda r: r.chi2)
-        self.known[value] = best.parameters
-        return best.chi2
+        return self.fit.best(self.truth, snsi, free=self.free).chi2
 
 
 @dataclass(frozen=True)
@@ -333,11 +287,7 @@ def eta_bound(
             if excess(outer) < 0:
                 inner, outer = outer, min(1.4 * outer, search)
                 continue
-            # walk there in small steps before believing it: a free fit follows its valley
-            for value in np.linspace(inner, outer, 6)[1:-1]:
-                excess(float(value))
-            seen.pop(outer)
-            crossed = excess(outer) >= 0
+            crossed = True
         edges.append(sign * brentq(excess, inner, outer, xtol=1e-7, rtol=1e-4) if crossed else None)
     return BoundResult(name, edges[0], edges[1], sigmas, regime, truth.ordering, truth.m_lightest_eV)
 
@@ -388,7 +338,7 @@ def toys(
         raise InvalidInput(f"count = {count!r} is outside the allowed range [1, inf)")
     if seed < 0:
         raise InvalidInput(f"seed = {seed!r} is outside the allowed range [0, inf)")
-    base = mass_ordering(experiment, truth, snsi)
+    base = mass_ordering(experiment, truth, snsi, statistic=statistic)
     expected = experiment.expected(truth, snsi)
     edges = experiment.binning.edges_MeV
     background = experiment.background
@@ -409,16 +359,9 @@ def toys(
             statistic=statistic,
             priors={"sin2_theta13": THETA13_PRIOR},
         )
-        low: dict[str, float] = {}
-        for ordering, best in (("normal", base.normal), ("inverted", base.inverted)):
-            found = [
-                fit.minimise(
-                    best.parameters.replace(dm31_eV2=best.parameters.dm31_eV2 * factor),
-                    theta12_domain="light",
-                    tolerance=1e-5,
-                ).chi2
-                for factor in (0.99, 1.0, 1.01)
-            ]
-            low[ordering] = min(found)
+        low = {
+            ordering: fit.best(truth, orderings=(ordering,), theta12_domain="light", tolerance=1e-5).chi2
+            for ordering in ("normal", "inverted")
+        }
         out[i] = low["inverted"] - low["normal"]
     return ToyResult(out, base.delta_chi2)

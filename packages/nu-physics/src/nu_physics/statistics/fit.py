@@ -3,7 +3,12 @@
 chi2(theta, a) = chi2_stat(theta, a; systematics profiled) + sum_k a_k^2 + sum_p ((theta_p - m_p) / s_p)^2
 
 theta are oscillation and eta parameters, a the pulls that move events in energy. chi2 has one minimum for each wrap of
-the fast phase (about 1 % of dm31), for each sign of dm31 and for each octant of theta12: :meth:`Fit.best` looks at all.
+the fast phase (about 1 % of dm31), for each sign of dm31 and for each octant of theta12, and past the resonance of a
+scalar term several more: :meth:`Fit.best` looks for all of them (:mod:`nu_physics.statistics.landscape`), and is how
+every scan, profile, ordering, bound and toy is fitted.
+
+Errors are the square roots of the inverse curvature's diagonal. Where the curvature has no inverse, the data leave a
+direction open: its parameters have infinite errors, and :attr:`FitResult.open_directions` names it.
 """
 
 from __future__ import annotations
@@ -17,11 +22,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nu_physics.errors import InvalidInput, check_choice, check_range
+from nu_physics.errors import InvalidInput, check_choice, check_range, real_array
 from nu_physics.oscillation.parameters import Ordering, OscillationParameters
 from nu_physics.oscillation.probability import SURVIVAL_PARAMETERS
 from nu_physics.oscillation.scalar_nsi import ScalarNSI, effective_parameters
 from nu_physics.reactor.experiment import Experiment
+from nu_physics.statistics.landscape import landscape_of
 from nu_physics.statistics.likelihood import likelihood
 
 __all__ = ["OSCILLATION", "THETA12_DOMAINS", "Fit", "FitResult", "Prior", "Regime"]
@@ -64,7 +70,8 @@ class FitResult:
 
     ``regime`` says how the oscillation parameters were treated: ``"fixed"`` (none free), ``"prior"`` (free with
     external knowledge) or ``"free"``. Vacuum and effective ordering are the signs of dm31 before and after the scalar
-    term.
+    term. An error is infinite where the data do not bound the parameter; ``open_directions`` holds, for each direction
+    that they leave open, the change of every parameter along it in steps natural to each, the largest being one.
     """
 
     chi2: float
@@ -80,6 +87,8 @@ class FitResult:
     theta12_domain: str
     converged: bool
     evaluations: int
+    open_directions: tuple[dict[str, float], ...] = ()
+    density_g_cm3: float | None = None
 
     @property
     def regime(self) -> Regime:
@@ -97,7 +106,7 @@ class FitResult:
     @property
     def effective_ordering(self) -> Ordering:
         """Sign of the effective dm31 of the fitted parameters with their scalar term."""
-        return effective_parameters(self.parameters, self.snsi).effective_ordering
+        return effective_parameters(self.parameters, self.snsi, self.density_g_cm3).effective_ordering
 
     @property
     def values(self) -> dict[str, float]:
@@ -105,12 +114,13 @@ class FitResult:
         return {name: read_value(name, self.parameters, self.snsi) for name in self.free}
 
     def summary(self) -> dict[str, object]:
-        """Return everything as plain numbers and strings, for JSON."""
+        """Return everything as plain numbers and strings, for JSON; an error without bound is None."""
         return {
             "chi2": self.chi2,
             "regime": self.regime,
             "values": self.values,
-            "errors": self.errors,
+            "errors": {name: error if math.isfinite(error) else None for name, error in self.errors.items()},
+            "open_directions": [dict(direction) for direction in self.open_directions],
             "pulls": self.pulls,
             "fixed": {name: read_value(name, self.parameters, self.snsi) for name in self.fixed},
             "priors": {name: [p.mean, p.sigma] for name, p in self.priors.items()},
@@ -153,20 +163,6 @@ def with_values(
     return moved, snsi
 
 
-def _bounds(name: str, start: float, dm21: float) -> tuple[float, float]:
-    if name.startswith("sin2_"):
-        return _EDGE, 1.0 - _EDGE
-    if name == "dm21_eV2":
-        return 1e-7, 2e-3
-    if name == "dm31_eV2":
-        return (5e-4, 2e-2) if start > 0 else (-2e-2, -5e-4)
-    if name == "m_lightest_eV":
-        return 0.0, 2.0
-    if name.startswith("eta_"):
-        return -10.0, 10.0
-    return -math.inf, math.inf
-
-
 class Fit:
     """A data set, a model and a statistic.
 
@@ -205,7 +201,7 @@ class Fit:
         priors: Mapping[str, Prior] | None = None,
         response_pulls: bool = True,
     ) -> None:
-        counts = np.asarray(data, dtype=np.float64)
+        counts = real_array("data", data)
         if counts.shape != (experiment.binning.size,):
             raise InvalidInput(f"data has shape {counts.shape}; ({experiment.binning.size},) is needed")
         self.experiment = experiment
@@ -217,13 +213,11 @@ class Fit:
         templates = experiment.templates(reference, reference_snsi)
         self.template_names = tuple(templates)
         stack = np.array(list(templates.values())).reshape(-1, experiment.binning.size)
-        self.likelihood = likelihood(
-            statistic,
-            counts,
-            experiment.expected(reference, reference_snsi),
-            experiment.shape_variance(reference, reference_snsi),
-            stack,
-        )
+        at_reference = experiment.expected(reference, reference_snsi)
+        shape = experiment.shape_variance(reference, reference_snsi)
+        self.likelihood = likelihood(statistic, counts, at_reference, shape, stack)
+        self._reference = reference, reference_snsi
+        self._residual = counts - at_reference
         self._pull_bands = [experiment.response.derivative_band(name) for name in self.pull_names]
         self.evaluations = 0
 
@@ -287,6 +281,33 @@ class Fit:
                 curvature[k, k] += 1.0 / prior.sigma**2
         return value, gradient, curvature
 
+    @staticmethod
+    def _check_free(free: tuple[str, ...], theta12_domain: str) -> None:
+        if not isinstance(free, tuple):
+            raise InvalidInput(f"free = {free!r}: give a tuple of names")
+        for name in free:
+            check_choice("free parameter", name, SURVIVAL_PARAMETERS)
+            if free.count(name) > 1:
+                raise InvalidInput(f"free parameter = {name!r} is given twice; keep one")
+        check_choice("theta12_domain", theta12_domain, THETA12_DOMAINS)
+        if "density_g_cm3" in free:
+            raise InvalidInput("density_g_cm3 cannot be free in a fit; it belongs to the site")
+
+    @staticmethod
+    def _limits(name: str, start: float, theta12_domain: str) -> tuple[float, float]:
+        """What a value may be; dm31 keeps the sign of ``start``."""
+        if name == "sin2_theta12" and theta12_domain != "both":
+            return (_EDGE, 0.5) if theta12_domain == "light" else (0.5, 1.0 - _EDGE)
+        if name.startswith("sin2_"):
+            return _EDGE, 1.0 - _EDGE
+        if name == "dm21_eV2":
+            return 1e-7, 2e-3
+        if name == "dm31_eV2":
+            return (5e-4, 2e-2) if start > 0 else (-2e-2, -5e-4)
+        if name == "m_lightest_eV":
+            return 0.0, 2.0
+        return (-10.0, 10.0) if name.startswith("eta_") else (-math.inf, math.inf)
+
     # -- one minimum -----------------------------------------------------------------------------------------------
 
     def minimise(
@@ -313,22 +334,14 @@ class Fit:
         tolerance : float
             Stop when the expected decrease of chi2 falls below it.
         """
-        for name in free:
-            check_choice("free parameter", name, SURVIVAL_PARAMETERS)
-            if free.count(name) > 1:
-                raise InvalidInput(f"free parameter = {name!r} is given twice; keep one")
-        check_choice("theta12_domain", theta12_domain, THETA12_DOMAINS)
-        if "density_g_cm3" in free:
-            raise InvalidInput("density_g_cm3 cannot be free in a fit; it belongs to the site")
+        self._check_free(free, theta12_domain)
         scale = np.array([_SCALE.get(name, 1e-3) for name in free] + [1.0] * len(self.pull_names))
         low, high = np.empty(len(scale)), np.empty(len(scale))
         low[:], high[:] = -np.inf, np.inf
         x = np.zeros(len(scale))
         for k, name in enumerate(free):
             x[k] = read_value(name, start, snsi)
-            low[k], high[k] = _bounds(name, x[k], start.dm21_eV2)
-            if name == "sin2_theta12" and theta12_domain != "both":
-                low[k], high[k] = (_EDGE, 0.5) if theta12_domain == "light" else (0.5, 1.0 - _EDGE)
+            low[k], high[k] = self._limits(name, x[k], theta12_domain)
         for k, name in enumerate(self.pull_names):
             x[len(free) + k] = (pulls or {}).get(name, 0.0)
         x = np.clip(x, low, high)
@@ -371,10 +384,7 @@ class Fit:
                 if damping > 1e12 or decrease < 1e-3 * tolerance:
                     converged = decrease < tolerance
                     break
-        covariance = np.linalg.pinv(curvature * np.outer(scale, scale), hermitian=True) * np.outer(scale, scale)
-        width = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-        norm = np.outer(width, width)
-        correlation = np.divide(covariance, norm, out=np.zeros_like(norm), where=norm > 0)
+        width, correlation, open_ = _errors(curvature, scale)
         parameters, fitted = point(x)
         fixed = tuple(name for name in OSCILLATION if name not in free)
         return FitResult(
@@ -391,6 +401,8 @@ class Fit:
             theta12_domain=theta12_domain,
             converged=converged,
             evaluations=self.evaluations - before,
+            open_directions=tuple(dict(zip(free, (float(v) for v in row[: len(free)]), strict=True)) for row in open_),
+            density_g_cm3=self.experiment.site.density_g_cm3,
         )
 
     # -- every minimum ---------------------------------------------------------------------------------------------
@@ -403,31 +415,127 @@ class Fit:
         free: tuple[str, ...] = OSCILLATION,
         orderings: tuple[Ordering, ...] = ("normal", "inverted"),
         theta12_domain: Theta12Domain = "both",
-        wraps: int = 5,
-        span: float = 0.025,
-        keep: int = 3,
+        tolerance: float = 1e-9,
     ) -> FitResult:
-        """Return the lowest minimum over the named orderings, the octants of the domain and the phase wraps.
+        """Return the lowest minimum over the named orderings, the octants of the domain and everything else.
 
-        Every start (2 wraps + 1 values of dm31 within +-span, in each octant and for each sign) is evaluated; the
-        ``keep`` lowest of each octant and sign are minimised.
+        Parameters
+        ----------
+        start, snsi
+            Values of everything that is not free; what is free does not depend on them beyond the scale of dm31.
+        free, theta12_domain, tolerance
+            As in :meth:`minimise`.
+        orderings : tuple of {"normal", "inverted"}
+            Signs of dm31 to look at, where it is free.
+
+        Returns
+        -------
+        FitResult
+            A function of the arguments alone: it depends on no earlier fit.
         """
-        candidates: list[FitResult] = []
-        for ordering in orderings:
-            partner = start.with_ordering(ordering)
-            mirrored = partner.replace(sin2_theta12=1.0 - partner.sin2_theta12)
-            on_light = partner if partner.sin2_theta12 <= 0.5 else mirrored
-            on_dark = mirrored if partner.sin2_theta12 <= 0.5 else partner
-            octants = {"light": [on_light], "dark": [on_dark], "both": [on_light, on_dark]}[theta12_domain]
-            if "sin2_theta12" not in free:
-                octants = [partner]
-            for base in octants:
-                if "dm31_eV2" in free:
-                    factors = 1.0 + span * np.linspace(-1.0, 1.0, 2 * wraps + 1)
-                else:
-                    factors = np.ones(1)
-                points = [base.replace(dm31_eV2=base.dm31_eV2 * float(f)) for f in factors]
-                points.sort(key=lambda p: self.chi2(p, snsi))
-                for p in points[:keep]:
-                    candidates.append(self.minimise(p, snsi, free=free, theta12_domain=theta12_domain))
-        return min(candidates, key=lambda r: r.chi2)
+        self._check_free(free, theta12_domain)
+        if not orderings:
+            raise InvalidInput("orderings is empty; name normal, inverted or both")
+        centres = [start.with_ordering(name) for name in orderings]
+        if not free:
+            return self.minimise(start, snsi, free=())
+        if "dm31_eV2" not in free:
+            centres = [start]
+        else:  # where the data are, not where a scalar term in nature has moved the start
+            size = effective_parameters(*self._reference, self.experiment.site.density_g_cm3).as_parameters()
+            centres = [_about(centre, size) for centre in centres]
+        copy = landscape_of(self.experiment, *self._reference, self.pull_names)
+        priors = {name: (prior.mean, prior.sigma) for name, prior in self.priors.items()}
+        regions = []
+        for centre in centres:
+            limits = [self._limits(name, centre.dm31_eV2, theta12_domain) for name in free]
+            regions.append((self._least_penalty(free, limits), centre, limits))
+        regions.sort(key=lambda region: region[0])
+        best: FitResult | None = None
+        for starts in SEARCH_STARTS:
+            for penalty, centre, limits in regions:
+                if best is not None and best.chi2 <= penalty:
+                    continue  # the priors alone cost more there
+                found = copy.minima(self._residual, centre, snsi, free, limits, priors, starts=starts)
+                near = [point for value, point in found if value < found[0][0] * 1.05 + COPY_ERROR]
+                for point in near[:LARGEST_POLISHED]:
+                    result = self._from(point, centre, snsi, free, theta12_domain, tolerance)
+                    if best is None or result.chi2 < best.chi2:
+                        best = result
+            if best is not None and best.chi2 < SEARCH_AGAIN_ABOVE:
+                break
+        assert best is not None
+        return best
+
+    def _least_penalty(self, free: tuple[str, ...], limits: list[tuple[float, float]]) -> float:
+        """The least that the priors add anywhere inside the limits."""
+        total = 0.0
+        for name, (low, high) in zip(free, limits, strict=True):
+            if name in self.priors:
+                prior = self.priors[name]
+                total += ((min(max(prior.mean, low), high) - prior.mean) / prior.sigma) ** 2
+        return total
+
+    def _from(
+        self,
+        point: Array,
+        start: OscillationParameters,
+        snsi: ScalarNSI | None,
+        free: tuple[str, ...],
+        theta12_domain: Theta12Domain,
+        tolerance: float,
+    ) -> FitResult:
+        """The exact minimum next to one of the copy's."""
+        named = dict(zip(free, (float(v) for v in point[: len(free)]), strict=True))
+        atmospheric = named.get("dm31_eV2", start.dm31_eV2)
+        if 0.0 < atmospheric < named.get("dm21_eV2", start.dm21_eV2):
+            named["dm21_eV2"] = atmospheric
+        pulls = dict(zip(self.pull_names, (float(v) for v in point[len(free) :]), strict=True))
+        moved, moved_snsi = with_values(start, snsi, named)
+        return self.minimise(
+            moved, moved_snsi, free=free, theta12_domain=theta12_domain, pulls=pulls, tolerance=tolerance
+        )
+
+
+# Starts of the search; the second search is for points that are excluded anyway, where minima lie in odd places.
+SEARCH_STARTS = (48, 240)
+SEARCH_AGAIN_ABOVE = 1000.0
+# Minima of the copy that are looked at on the exact chi2: within its error of the lowest, and not more than these.
+COPY_ERROR, LARGEST_POLISHED = 12.0, 6
+
+
+def _about(centre: OscillationParameters, data: OscillationParameters) -> OscillationParameters:
+    """The centre with the size of dm_ee that the data show."""
+    partner = data.with_ordering(centre.ordering)
+    return centre.replace(dm31_eV2=partner.dm31_eV2) if abs(partner.dm31_eV2) > centre.dm21_eV2 else centre
+
+
+def _errors(curvature: Array, scale: Array) -> tuple[Array, Array, Array]:
+    """Standard errors, correlations, and the directions (in units of ``scale``) that the curvature leaves open.
+
+    The curvature is brought to a unit diagonal first, so that no unit decides what counts as flat.
+    """
+    diagonal = np.sqrt(np.maximum(np.diag(curvature), 0.0))
+    seen = diagonal * scale > UNSEEN
+    unit = np.where(seen, diagonal, 1.0 / scale)
+    values, vectors = np.linalg.eigh(np.where(np.outer(seen, seen), curvature / np.outer(unit, unit), 0.0))
+    flat = values <= FLAT * values.max(initial=0.0)
+    inverse = (vectors[:, ~flat] / values[~flat]) @ vectors[:, ~flat].T
+    covariance = inverse / np.outer(unit, unit)
+    width = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    norm = np.outer(width, width)
+    correlation = np.divide(covariance, norm, out=np.zeros_like(norm), where=norm > 0)
+    directions = (vectors[:, flat] / unit[:, None] / scale[:, None]).T
+    touched = (vectors[:, flat] ** 2).sum(axis=1) > FLAT_SHARE
+    width[touched] = np.inf
+    largest = np.abs(directions).max(axis=1, initial=0.0)[:, None]
+    directions = np.divide(directions, largest, out=np.zeros_like(directions), where=largest > 0)
+    return width, correlation, np.where(np.abs(directions) > 1e-6, directions, 0.0)
+
+
+# A parameter whose own step changes chi2 by less than the square of this moves nothing but rounding.
+UNSEEN = 1e-8
+# An eigenvalue of the curvature with a unit diagonal below this is rounding: the derivatives are exact to some 1e-12.
+FLAT = 1e-10
+# A parameter is open if this share of it lies along open directions.
+FLAT_SHARE = 1e-8

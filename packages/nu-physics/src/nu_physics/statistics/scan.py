@@ -1,35 +1,39 @@
 """Grids of fits on one core, many processes or Ray: chunked, resumable, and the same numbers for any worker count.
 
 A job is plain data (it travels to workers and into the file's header as JSON); a chunk is a run of grid points in
-row-major order. Every chunk is written under a temporary name and renamed, so that an interrupted scan continues where
-it stopped; a finished scan is one Parquet or npz table. Points are fitted from the truth and from their left neighbour
-inside the same chunk only: what a point finds does not depend on who computed the rest.
+row-major order. A work folder keeps finished chunks by job, version and tables, each with its checksum; a finished scan
+is one Parquet or npz table. Every point is fitted for itself, by :meth:`nu_physics.statistics.fit.Fit.best` over both
+signs of dm31, so that its numbers depend neither on chunks, nor on workers, nor on order.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import os
-import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from papershelf_core.files import replacing
+from papershelf_core.work_folder import WorkFolder, identity
 
-from nu_physics.errors import InvalidInput, MissingExtra, check_choice
+from nu_physics.errors import InvalidInput, MissingExtra, check_choice, real_array
 from nu_physics.executors import EXECUTORS, check_workers, run_chunks
-from nu_physics.oscillation.parameters import OscillationParameters
+from nu_physics.oscillation.parameters import Ordering, OscillationParameters
 from nu_physics.oscillation.probability import SURVIVAL_PARAMETERS
 from nu_physics.oscillation.scalar_nsi import ScalarNSI
-from nu_physics.reactor.experiment import juno
+from nu_physics.reactor.experiment import Systematics, juno
 from nu_physics.statistics.analysis import GLOBAL_FIT_WIDTHS
 from nu_physics.statistics.fit import OSCILLATION, Fit, Prior, with_values
+from nu_physics.statistics.likelihood import STATISTICS
 
 __all__ = ["EXECUTORS", "ScanJob", "ScanTable", "load_table", "run_scan"]
 
@@ -56,6 +60,11 @@ class ScanJob:
         Treatment of the oscillation parameters that are not scanned.
     exposure_days, duty_cycle, layout
         As in :func:`nu_physics.reactor.experiment.juno`.
+    statistic : {"gaussian", "cnp", "poisson"}
+    statistics_only : bool
+        No systematic uncertainties.
+    orderings : tuple of {"normal", "inverted"}
+        Signs of dm31 that the fit may take; both by default.
     chunk : int
         Points per chunk.
 
@@ -75,6 +84,8 @@ class ScanJob:
     duty_cycle: float = 1.0
     layout: str = "juno-2022"
     statistic: str = "gaussian"
+    statistics_only: bool = False
+    orderings: tuple[Ordering, ...] = ("normal", "inverted")
     chunk: int = 200
 
     def __post_init__(self) -> None:
@@ -82,12 +93,20 @@ class ScanJob:
             raise InvalidInput("grid is empty; name at least one parameter with its values")
         for name, values in self.grid.items():
             check_choice("scanned parameter", name, SURVIVAL_PARAMETERS)
-            array = np.asarray(values, dtype=np.float64)
+            if name == "density_g_cm3":
+                raise InvalidInput("density_g_cm3 cannot be scanned; it belongs to the site")
+            array = real_array(f"grid of {name}", values)
             if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
                 raise InvalidInput(f"grid of {name} must be a non-empty list of finite numbers, got {values!r}")
         check_choice("regime", self.regime, ("fixed", "prior", "free"))
-        if self.chunk < 1:
-            raise InvalidInput(f"chunk = {self.chunk!r} is outside the allowed range [1, inf)")
+        check_choice("statistic", self.statistic, STATISTICS)
+        if not self.orderings:
+            raise InvalidInput("orderings is empty; name normal, inverted or both")
+        for ordering in self.orderings:
+            check_choice("ordering", ordering, ("normal", "inverted"))
+        object.__setattr__(self, "orderings", tuple(self.orderings))
+        if isinstance(self.chunk, bool) or not isinstance(self.chunk, int) or self.chunk < 1:
+            raise InvalidInput(f"chunk = {self.chunk!r}: give a whole number of at least 1")
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -109,11 +128,6 @@ class ScanJob:
         table = dataclasses.asdict(self)
         table["grid"] = {name: [float(v) for v in values] for name, values in self.grid.items()}
         return json.dumps(table, sort_keys=True)
-
-    @property
-    def digest(self) -> str:
-        """First 16 hexadecimal digits of the SHA-256 of :meth:`as_json`."""
-        return hashlib.sha256(self.as_json().encode()).hexdigest()[:16]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -148,9 +162,8 @@ class ScanTable:
         pa, pq = _pyarrow()
         table = pa.table({name: self.rows[:, k] for k, name in enumerate(self.job.columns)})
         table = table.replace_schema_metadata({"nu_physics_scan": self.job.as_json()})
-        temporary = target.with_name(target.name + f".{os.getpid()}.tmp")
-        pq.write_table(table, temporary)
-        temporary.replace(target)
+        with replacing(target) as scratch:
+            pq.write_table(table, scratch)
         return target
 
 
@@ -171,20 +184,27 @@ def load_table(path: str | Path) -> ScanTable:
     """Read a table that :meth:`ScanTable.save` wrote."""
     target = Path(path)
     if target.suffix == ".npz":
-        with np.load(target, allow_pickle=False) as archive:
-            return ScanTable(_job(str(archive["job"])), np.array(archive["rows"]))
-    _, pq = _pyarrow()
-    table = pq.read_table(target)
-    job = _job(table.schema.metadata[b"nu_physics_scan"].decode())
-    return ScanTable(job, np.column_stack([table[name].to_numpy() for name in job.columns]))
+        try:
+            with np.load(target, allow_pickle=False) as archive:
+                job, rows = _job(str(archive["job"])), np.array(archive["rows"])
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            raise InvalidInput(f"{target} is no table that a scan wrote ({error}); scan again") from None
+    else:
+        pa, pq = _pyarrow()
+        try:
+            table = pq.read_table(target)
+            job = _job(table.schema.metadata[b"nu_physics_scan"].decode())
+            rows = np.column_stack([table[name].to_numpy() for name in job.columns])
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise InvalidInput(f"{target} is no table that a scan wrote ({error}); scan again") from None
+    if rows.shape != (job.points, len(job.columns)) and target.suffix != ".npz":
+        raise InvalidInput(f"{target} has shape {rows.shape}, its job {(job.points, len(job.columns))}; scan again")
+    return ScanTable(job, rows)
 
 
 def _write_npz(target: Path, rows: Array, job: ScanJob) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
-    with os.fdopen(handle, "wb") as stream:
+    with replacing(target) as scratch, scratch.open("wb") as stream:
         np.savez(stream, rows=rows, job=np.array(job.as_json()))
-    Path(name).replace(target)
 
 
 @functools.lru_cache(maxsize=4)
@@ -192,7 +212,13 @@ def _prepared(text: str) -> tuple[Fit, OscillationParameters, ScalarNSI | None]:
     """Build experiment and fit once per worker."""
     job = _job(text)
     truth = OscillationParameters().replace(**job.truth)
-    experiment = juno(exposure_days=job.exposure_days, duty_cycle=job.duty_cycle, layout=job.layout)
+    experiment = juno(
+        exposure_days=job.exposure_days,
+        duty_cycle=job.duty_cycle,
+        layout=job.layout,
+        systematics=Systematics.none() if job.statistics_only else None,
+        nonlinearity_pulls=not job.statistics_only,
+    )
     mass_scale = float(np.sqrt(abs(truth.dm31_eV2)))
     _, nature = with_values(truth, None, job.true_eta)
     _, assumed = with_values(truth, ScalarNSI(scale=mass_scale), job.fixed_eta)
@@ -210,31 +236,14 @@ def _chunk(text: str, number: int) -> Array:
     axes = [np.asarray(values, dtype=np.float64) for values in job.grid.values()]
     first = number * job.chunk
     rows = np.empty((min(job.chunk, job.points - first), len(job.columns)))
-    neighbour: OscillationParameters | None = None
     for i in range(len(rows)):
         index = np.unravel_index(first + i, job.shape)
         values = {name: float(axis[k]) for name, axis, k in zip(job.grid, axes, index, strict=True)}
-        results = []
-        for base in (neighbour, truth):
-            if base is None:
-                continue
-            start, snsi = with_values(base, assumed, values)
-            results.append(fit.minimise(start, snsi, free=job.free, tolerance=1e-4))
-            # a second start only where the first one may have stopped in the wrong wrap
-            if results[-1].converged and neighbour is not None and index[-1] != 0:
-                break
-        best = min(results, key=lambda r: r.chi2)
-        neighbour = best.parameters
+        start, snsi = with_values(truth, assumed, values)
+        best = fit.best(start, snsi, free=job.free, orderings=job.orderings, tolerance=1e-5)
         found = best.values
         rows[i] = [*values.values(), *(found[n] for n in job.free), best.chi2, float(best.converged)]
     return rows
-
-
-def _parts(job: ScanJob, work: Path | None) -> Callable[[int], Path | None]:
-    def name(number: int) -> Path | None:
-        return None if work is None else work / f"{job.digest}-{number:06d}.npz"
-
-    return name
 
 
 def run_scan(
@@ -242,7 +251,7 @@ def run_scan(
     *,
     executor: str = "serial",
     workers: int = 2,
-    work_dir: str | Path | None = None,
+    work_dir: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScanTable:
     """Run a scan and return its table.
@@ -255,7 +264,8 @@ def run_scan(
     workers : int
         Worker processes.
     work_dir : path, optional
-        Folder for finished chunks; a later call with the same job continues from them.
+        Folder for finished chunks; a later call with the same job, version and tables continues from them. Damaged
+        chunks are computed again.
     progress : callable, optional
         Called with (finished chunks, all chunks).
 
@@ -265,22 +275,34 @@ def run_scan(
         The same rows for any executor and worker count.
     """
     check_workers(executor, workers)
-    work = None if work_dir is None else Path(work_dir)
-    part = _parts(job, work)
+    work = None if work_dir is None else WorkFolder(work_dir, _identity(job))
     total = -(-job.points // job.chunk)
     done: dict[int, Array] = {}
     for number in range(total):
-        path = part(number)
-        if path is not None and path.exists():
+        path = work.finished(_part(number)) if work else None
+        if path is not None:
             done[number] = load_table(path).rows
     if progress is not None:
         progress(len(done), total)
     todo = [number for number in range(total) if number not in done]
     for number, rows in run_chunks(_chunk, job.as_json(), todo, executor, workers):
         done[number] = rows
-        path = part(number)
-        if path is not None:
-            _write_npz(path, rows, job)
+        if work:
+            with work.writing(_part(number)) as scratch:
+                _write_npz(scratch, rows, job)
         if progress is not None:
             progress(len(done), total)
     return ScanTable(job, np.concatenate([done[number] for number in range(total)]))
+
+
+def _part(number: int) -> str:
+    return f"{number:06d}.npz"
+
+
+def _identity(job: ScanJob) -> dict[str, Any]:
+    """The job, this package's version and the tables that an experiment is made of."""
+    data = resources.files("nu_physics.data")
+    with contextlib.ExitStack() as stack:
+        names = ("juno_detector.toml", "sites.toml", "flux.toml")
+        files = {name: stack.enter_context(resources.as_file(data / name)) for name in names}
+        return identity("nu-physics", json.loads(job.as_json()), files)

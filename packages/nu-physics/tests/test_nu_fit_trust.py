@@ -1,0 +1,350 @@
+"""What a fit may not do silently: stop in a wrong minimum, depend on chunks, invent errors, drop an option."""
+
+import contextlib
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nu_physics import OscillationParameters, ScalarNSI, ScanJob, juno, preset, run_scan
+from nu_physics.cli import main
+from nu_physics.errors import InvalidInput
+from nu_physics.oscillation import effective_parameters, eta_resonance, survival
+from nu_physics.oscillation.parameters import PRESETS
+from nu_physics.oscillation.probability import SURVIVAL_PARAMETERS
+from nu_physics.statistics.analysis import eta_bound, global_fit_priors, mass_ordering, precision, toys
+from nu_physics.statistics.fit import OSCILLATION, Fit, Prior, with_values
+from nu_physics.statistics.landscape import landscape_of
+
+TRUTH = OscillationParameters()
+ETAS = [name for name in SURVIVAL_PARAMETERS if name.startswith("eta_")]
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return juno()
+
+
+@pytest.fixture(scope="module")
+def prior_fit(experiment):
+    return Fit(experiment, experiment.expected(TRUTH), TRUTH, priors=global_fit_priors(TRUTH))
+
+
+def at(values, truth=TRUTH):
+    """Start and scalar term of a scan's point."""
+    return with_values(truth, ScalarNSI(scale=math.sqrt(abs(truth.dm31_eV2))), values)
+
+
+# -- every minimum -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("eta", "mass", "chi2"),
+    [(0.015, 0.0375, 19.28), (0.0225, 0.025, 18.55), (0.03, 0.05, 1514.3), (0.0075, 0.05, 159.7)],
+)
+def test_points_of_readme_s_scan_are_at_their_lowest_minimum(prior_fit, eta, mass, chi2):
+    """The first fits ended at 555.6, 569.2, 3855.7 and 264.8."""
+    found = prior_fit.best(*at({"eta_ee": eta, "m_lightest_eV": mass}))
+    assert found.converged
+    assert found.chi2 <= chi2 + 0.01
+    again = prior_fit.chi2(found.parameters, found.snsi, found.pulls)
+    assert again == pytest.approx(found.chi2, rel=1e-9)  # the value is the exact one, not the copy's
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_random_start_ends_lower(experiment, seed):
+    draw = np.random.default_rng([77, seed])
+    truth = TRUTH.replace(m_lightest_eV=float(draw.uniform(0, 0.05))) if seed % 2 else TRUTH.with_ordering("inverted")
+    names = draw.choice(ETAS, 2, replace=False)
+    start, snsi = at({str(name): float(draw.uniform(-0.03, 0.03)) for name in names}, truth)
+    fit = Fit(experiment, experiment.expected(truth), truth, priors=global_fit_priors(truth) if seed % 3 else {})
+    ours = fit.best(start, snsi, tolerance=1e-5).chi2
+    for _ in range(5):
+        point = start.with_ordering(str(draw.choice(["normal", "inverted"])))
+        point = point.replace(
+            sin2_theta12=float(draw.uniform(0.02, 0.98)),
+            dm21_eV2=float(10 ** draw.uniform(-5, -3.6)),
+            dm31_eV2=point.dm31_eV2 * float(draw.uniform(0.97, 1.03)),
+        )
+        assert fit.minimise(point, snsi, tolerance=1e-5).chi2 > ours - 0.01
+
+
+def test_the_copy_is_near_the_exact_chi2(experiment):
+    copy = landscape_of(experiment, TRUTH, None, ())
+    plain = Fit(experiment, experiment.expected(TRUTH), TRUTH, response_pulls=False)
+    for change in ({}, {"dm31_eV2": 2.54e-3}, {"sin2_theta12": 0.33}, {"dm21_eV2": 7.7e-5}, {"sin2_theta13": 0.03}):
+        exact = plain.chi2(TRUTH.replace(**change))
+        counts = copy._copy(TRUTH.replace(**change), None)[0] - copy._at_reference
+        assert counts @ counts == pytest.approx(exact, rel=0.05, abs=0.05)
+
+
+def test_best_depends_on_nothing_but_its_arguments(prior_fit):
+    points = [{"eta_ee": -0.012, "m_lightest_eV": 0.02}, {"eta_mt_imag": 0.02, "eta_em": -0.01}, {"eta_tt": 0.005}]
+    first = [prior_fit.best(*at(values)).chi2 for values in points]
+    assert [prior_fit.best(*at(values)).chi2 for values in reversed(points)] == first[::-1]
+
+
+@pytest.mark.parametrize("grid", [("eta_ee", "m_lightest_eV"), ("eta_em", "eta_tt")])
+def test_a_scan_does_not_depend_on_chunks_or_order(grid):
+    axes = {grid[0]: [-0.021, 0.0042, 0.0275], grid[1]: [0.0, 0.011, 0.032]}
+    tables = [run_scan(ScanJob(grid=axes, regime="prior", chunk=chunk)) for chunk in (1, 2, 7, 400)]
+    for table in tables[1:]:
+        assert (table.rows == tables[0].rows).all()
+    backwards = run_scan(ScanJob(grid={name: values[::-1] for name, values in axes.items()}, regime="prior"))
+    assert (backwards.rows[::-1] == tables[0].rows).all()
+
+
+def test_both_signs_and_octants_are_in_a_scan():
+    """The other octant with the other sign is the same spectrum but for matter, the other octant alone is not."""
+    job = {"grid": {"sin2_theta12": [0.307, 0.693]}, "regime": "free"}
+    light, dark = run_scan(ScanJob(**job)).column("chi2")
+    assert light < 1e-6
+    assert dark < 25.0
+    assert run_scan(ScanJob(**job, orderings=("normal",))).column("chi2")[1] > dark + 5.0
+
+
+# -- what the data leave open ------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(st.sampled_from([*OSCILLATION, *ETAS]), min_size=1, max_size=5, unique=True),
+    st.sampled_from(ETAS),
+    st.booleans(),
+    st.floats(0.0, 0.05),
+)
+def test_an_added_free_parameter_never_shrinks_an_error(free, added, with_priors, mass):
+    truth = TRUTH.replace(m_lightest_eV=mass)
+    experiment = _juno()
+    fit = Fit(experiment, experiment.expected(truth), truth, priors=global_fit_priors(truth) if with_priors else {})
+    snsi = ScalarNSI(scale=math.sqrt(truth.dm31_eV2))
+    before = fit.minimise(truth, snsi, free=tuple(free))
+    after = fit.minimise(truth, snsi, free=(*free, *([] if added in free else [added])))
+    for name in free:
+        assert after.errors[name] >= before.errors[name] * (1 - 1e-6)
+    for found in (before, after):
+        assert all(error > 0 for error in found.errors.values())
+        for direction in found.open_directions:
+            touched = {name for name, change in direction.items() if abs(change) > 1e-3}
+            assert touched
+            assert all(math.isinf(found.errors[name]) for name in touched)
+        assert bool(found.open_directions) == any(math.isinf(error) for error in found.errors.values())
+
+
+_EXPERIMENTS = []
+
+
+def _juno():
+    if not _EXPERIMENTS:
+        _EXPERIMENTS.append(juno())
+    return _EXPERIMENTS[0]
+
+
+@pytest.mark.parametrize("eta", ["eta_ee", "eta_em", "eta_mt_imag"])
+def test_an_eta_beside_the_four_is_unbounded_and_a_prior_bounds_it(experiment, eta):
+    truth = TRUTH.replace(m_lightest_eV=0.01)
+    fit = Fit(experiment, experiment.expected(truth), truth)
+    snsi = ScalarNSI(scale=math.sqrt(truth.dm31_eV2), ee=1e-4)
+    found = fit.minimise(truth, snsi, free=(*OSCILLATION, eta))
+    assert math.isinf(found.errors[eta])
+    (direction,) = found.open_directions
+    assert direction[eta] != 0.0
+    summary = json.loads(json.dumps(found.summary(), allow_nan=False))
+    assert summary["errors"][eta] is None
+    if eta != "eta_mt_imag":  # which P_ee does not see by itself
+        bounded = Fit(experiment, experiment.expected(truth), truth, priors=global_fit_priors(truth))
+        assert bounded.minimise(truth, snsi, free=(*OSCILLATION, eta)).errors[eta] < 1.0
+
+
+def test_command_line_says_unbounded(capsys):
+    assert main(["fit", "asimov", "--free", *OSCILLATION, "eta_ee", "--years", "6", "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["errors"]["eta_ee"] is None
+    assert found["open_directions"][0]["eta_ee"] != 0.0
+    assert main(["fit", "asimov", "--free", *OSCILLATION, "eta_ee", "--years", "6"]) == 0
+    assert "eta_ee         = " in (out := capsys.readouterr().out)
+    assert "unbounded" in out
+    assert "leave one combination open" in out
+
+
+# -- density references ------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.floats(0.5, 6.0), st.floats(-0.01, 0.01))
+def test_a_density_reference_is_a_factor_everywhere(reference, eta):
+    experiment = _juno()
+    density = experiment.site.density_g_cm3
+    referred, plain = (
+        ScalarNSI(ee=eta, density_reference_g_cm3=reference),
+        ScalarNSI(ee=eta * (density / reference - 1)),
+    )
+    ours, theirs = (mass_ordering(experiment, TRUTH, snsi, snsi) for snsi in (referred, plain))
+    assert ours.preference == pytest.approx(theirs.preference, abs=1e-4)
+    assert ours.normal.effective_ordering == theirs.normal.effective_ordering
+    assert ours.normal.summary()["effective_ordering"] in ("normal", "inverted")
+    options = {"density_g_cm3": density}
+    assert survival([3.0], 52.5, TRUTH, referred, **options) == pytest.approx(
+        survival([3.0], 52.5, TRUTH, plain, **options)
+    )
+    seen = effective_parameters(TRUTH, referred, density)
+    assert seen.sin2_theta12 == pytest.approx(effective_parameters(TRUTH, plain).sin2_theta12)
+    if abs(density / reference - 1) > 1e-3:
+        assert eta_resonance(TRUTH, referred, density) * (density / reference - 1) == pytest.approx(
+            eta_resonance(TRUTH)
+        )
+
+
+# -- every option is honoured or refused -------------------------------------------------------------------------------
+
+QUICK = {
+    "prob": [],
+    "spectrum": [],
+    "fit": ["asimov", "--set", "sin2_theta12=0.31", "--json", "-"],
+    "ordering": ["--json", "-"],
+    "bounds": ["--regime", "fixed", "--sigmas", "2", "--json", "-"],
+    "precision": ["--json", "-"],
+    "scan": ["--grid", "eta_ee=0:0.004:2", "--regime", "fixed", "--out", "OUT.npz"],
+    "toys": ["--count", "1"],
+}
+CHANGES = {
+    "--preset": ["nufit61-io"],
+    "--ordering": ["inverted"],
+    "--set": ["dm21_eV2=7.7e-5"],
+    "--years": ["3"],
+    "--duty-cycle": ["0.9"],
+    "--layout": ["juno-2015"],
+    "--statistics-only": [],
+    "--statistic": ["cnp"],
+    "--energy": ["2.5"],
+    "--baseline": ["50"],
+    "--density": ["0"],
+    "--channels": ["all"],
+    "--neutrino": [],
+    "--regime": ["prior"],
+    "--free": ["dm21_eV2"],
+    "--theta12-domain": ["dark"],
+    "--eta": ["eta_tt"],
+    "--sigmas": ["1"],
+    "--grid": ["eta_mm=0:0.004:2"],
+    "--chunk": None,  # may change nothing
+    "--workers": None,
+    "--executor": None,
+    "--work-dir": None,
+    "--count": ["2"],
+    "--seed": ["5"],
+    "--event-level": [],
+    "--config": None,
+    "--json": None,
+    "--out": None,
+    "--csv": None,
+}
+
+
+def answer(command, options, folder):
+    """Exit status, everything printed, and the table if there is one."""
+    out, err = io.StringIO(), io.StringIO()
+    arguments = [str(folder / word) if word == "OUT.npz" else word for word in (*QUICK[command], *options)]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main([command, *arguments])
+        except SystemExit as left:
+            status = left.code
+    table = folder / "OUT.npz"
+    rows = np.load(table)["rows"].tolist() if table.exists() else None
+    return status, out.getvalue(), rows
+
+
+def options_of(command):
+    from nu_physics.cli import _parser, _subparser
+
+    found = [action.option_strings[-1] for action in _subparser(_parser(), command)._actions if action.option_strings]
+    return [name for name in found if name != "--help"]
+
+
+@pytest.mark.parametrize("command", QUICK)
+def test_every_option_changes_the_answer_or_is_refused(command, tmp_path):
+    plain = answer(command, [], tmp_path)
+    assert plain[0] == 0
+    for option in options_of(command):
+        change = CHANGES[option]
+        if change is None:
+            continue
+        found = answer(command, [option, *change], tmp_path)
+        assert found[0] == 2 or (found[0] == 0 and found[1:] != plain[1:]), f"{command} {option} changed nothing"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bounds", "--set", "eta_ee=0.02"], "--set of an eta has no meaning here"),
+        (["fit", "dayabay", "--years", "3"], "--years has no meaning here"),
+        (["fit", "dayabay", "--set", "sin2_theta12=0.3"], "--set has no meaning here"),
+        (["fit", "asimov", "--regime", "fixed", "--free", "dm21_eV2"], "--regime fixed holds what --free frees"),
+        (["scan", "--grid", "density_g_cm3=2:3:2", "--out", "x.npz"], "cannot be scanned"),
+        (["prob", "--set", "eta_ee=nan"], "eta_ee"),
+    ],
+)
+def test_contradictions_are_refused(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda e: ScalarNSI(em=None),
+        lambda e: ScalarNSI(et="1"),
+        lambda e: ScalarNSI(mt=True),
+        lambda e: ScalarNSI(ee="0.1"),
+        lambda e: ScalarNSI(ee=1j),
+        lambda e: survival(["2", "3"], 52.5, TRUTH),
+        lambda e: survival([2 + 1j], 52.5, TRUTH),
+        lambda e: survival(np.ma.array([2.0, 3.0], mask=[0, 1]), 52.5, TRUTH),
+        lambda e: survival([None], 52.5, TRUTH),
+        lambda e: OscillationParameters(sin2_theta12="0.3"),
+        lambda e: OscillationParameters(m_lightest_eV=None),
+        lambda e: ScanJob(grid={"density_g_cm3": [2.0]}),
+        lambda e: ScanJob(grid={"eta_ee": ["0.1"]}),
+        lambda e: ScanJob(grid={"eta_ee": [0.1]}, orderings=("upside",)),
+        lambda e: ScanJob(grid={"eta_ee": [0.1]}, statistic="gauss"),
+        lambda e: ScanJob(grid={"eta_ee": [0.1]}, chunk=1.5),
+        lambda e: Fit(e, ["1"] * 340, TRUTH),
+        lambda e: Fit(e, e.expected(TRUTH), TRUTH).best(TRUTH, orderings=()),
+        lambda e: Fit(e, e.expected(TRUTH), TRUTH).best(TRUTH, free=("dm31",)),
+        lambda e: Fit(e, e.expected(TRUTH), TRUTH).minimise(TRUTH, free="dm31_eV2"),
+        lambda e: eta_bound(e, TRUTH, name="dm31_eV2"),
+        lambda e: Prior("a", 1.0),
+        lambda e: eta_resonance(TRUTH, ScalarNSI(density_reference_g_cm3=2.6)),
+    ],
+)
+def test_junk_is_named(experiment, call):
+    with pytest.raises(InvalidInput):
+        call(experiment)
+
+
+def test_toys_carry_the_asimov_value_of_their_statistic(experiment):
+    for statistic in ("gaussian", "poisson"):
+        expected = mass_ordering(experiment, TRUTH, statistic=statistic).delta_chi2
+        assert toys(experiment, TRUTH, count=1, statistic=statistic).asimov == expected
+
+
+def test_presets_have_the_ordering_in_their_name():
+    for name in PRESETS:
+        if name.endswith(("-no", "-io")):
+            assert preset(name).ordering == ("normal" if name.endswith("-no") else "inverted")
+    inverted, normal = preset("nufit61-io"), preset("nufit61-no")
+    assert (inverted.sin2_theta12, inverted.dm21_eV2) == (normal.sin2_theta12, normal.dm21_eV2)
+    assert inverted.dm32_eV2 == pytest.approx(-2.483e-3)
+
+
+def test_precision_of_what_is_open_is_infinite(experiment):
+    found = precision(experiment, TRUTH, ScalarNSI(ee=1e-3), free=(*OSCILLATION, "eta_ee"))
+    assert math.isinf(found.absolute["eta_ee"])
+    assert "eta_ee" not in found.relative_percent
