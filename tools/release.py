@@ -133,10 +133,21 @@ def release(released: Package, version: str, today: datetime.date) -> str:
     manifest.write_text(text, encoding="utf-8")
     changelog.write_text(dated, encoding="utf-8")
     tag = f"{released.name}-v{version}"
-    git(released, "add", str(manifest), str(changelog))
+    git(released, "add", str(manifest), str(changelog), *locked(released, version))
     git(released, "commit", "--quiet", "-m", f"Release {released.name} {version}")
     git(released, "tag", "-a", tag, "-m", f"{released.name} {version}")
     return tag
+
+
+def locked(released: Package, version: str) -> list[str]:
+    """Bring the package's own version in the workspace's lock up to date; the lock's path, if there is one."""
+    lock = released.folder.parent.parent / "uv.lock"
+    if not lock.is_file():
+        return []
+    member = rf'(^name = "{re.escape(released.name)}"\nversion = )"[^"]*"(?=\nsource = {{ editable)'
+    text = lock.read_text(encoding="utf-8")
+    lock.write_text(re.sub(member, rf'\g<1>"{version}"', text, flags=re.MULTILINE), encoding="utf-8")
+    return [str(lock)]
 
 
 def git(released: Package, *arguments: str) -> str:

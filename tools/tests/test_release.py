@@ -49,6 +49,32 @@ def repository(tmp_path, monkeypatch):
     return tmp_path
 
 
+LOCK = """[[package]]
+name = "other"
+version = "0.1.0"
+source = { registry = "neutral" }
+
+[[package]]
+name = "toy"
+version = "0.1.0"
+source = { editable = "packages/toy" }
+dependencies = [
+    { name = "other" },
+]
+"""
+
+
+def test_release_bumps_its_own_version_in_the_lock(repository):
+    write(repository / "uv.lock", LOCK)
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "-m", "Lock")
+    release.release(package("toy", repository), "0.2.0", datetime.date(2026, 2, 3))
+    assert git(repository, "show", "HEAD:uv.lock") == LOCK.replace(
+        'name = "toy"\nversion = "0.1.0"', 'name = "toy"\nversion = "0.2.0"'
+    )
+    assert git(repository, "status", "--porcelain") == ""
+
+
 def test_release_bumps_dates_commits_and_tags(repository):
     toy = package("toy", repository)
     assert release.problems(toy, "0.2.0") == []
