@@ -8,35 +8,43 @@ unperturbed pass, once a step: with M micro-batches they take the pooled mean an
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-__all__ = ["RandomState", "RunningStatistics", "evaluation_mode", "has_running_statistics"]
+__all__ = ["RandomState", "RunningStatistics", "evaluation_mode", "has_running_statistics", "left_as_found"]
 
 
 @dataclass(frozen=True)
 class RandomState:
-    """State of torch's generators on the CPU and on the CUDA devices in use."""
+    """State of the generators that a model may draw from: torch's (CPU, CUDA in use), Python's and numpy's."""
 
     cpu: torch.Tensor
     cuda: list[torch.Tensor]
+    python: Any
+    numpy: Any
 
     @classmethod
     def now(cls) -> RandomState:
         """Read the generators."""
-        return cls(torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        return cls(torch.get_rng_state(), cuda, random.getstate(), np.random.get_state())
 
     def restore(self) -> None:
         """Set the generators back, so that the next pass draws the same numbers."""
         torch.set_rng_state(self.cpu)
         if self.cuda:
             torch.cuda.set_rng_state_all(self.cuda)
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
 
 
 def has_running_statistics(module: torch.nn.Module) -> bool:
@@ -115,7 +123,9 @@ class RunningStatistics:
         with torch.no_grad():
             for layer, averages in self._layers.items():
                 mean = sum(share * m for share, m, _ in averages.seen)
-                variance = sum(share * (v + (m - mean).square()) for share, m, v in averages.seen)
+                # instance normalisation averages the variances of single rows: means of micro-batches do not enter
+                between = not isinstance(layer, _InstanceNorm)
+                variance = sum(share * (v + between * (m - mean).square()) for share, m, v in averages.seen)
                 assert layer.running_mean is not None
                 assert layer.running_var is not None
                 assert layer.num_batches_tracked is not None
@@ -162,3 +172,29 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def left_as_found(*roots: Any) -> Iterator[None]:
+    """Whatever forward passes inside write is undone: parameters and buffers bit for bit, attributes, random numbers."""
+    state = RandomState.now()
+    modules = {m: None for root in roots if isinstance(root, torch.nn.Module) for m in root.modules()}
+    attributes = {module: dict(module.__dict__) for module in modules}
+    buffers = {module: dict(module._buffers) for module in modules}
+    tensors = {t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None}
+    with torch.no_grad():
+        contents = {t: (t._version, t.detach().clone()) for t in tensors}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module in modules:
+                module.__dict__.clear()
+                module.__dict__.update(attributes[module])
+                module._buffers.clear()
+                module._buffers.update(buffers[module])
+            for tensor, (version, content) in contents.items():
+                if tensor._version != version:
+                    tensor.copy_(content)
+        torch.clear_autocast_cache()
+        state.restore()
