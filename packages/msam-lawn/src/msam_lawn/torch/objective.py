@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
 from msam_lawn.errors import GradientError, SettingsError
 from msam_lawn.shards import shard_sizes, shard_slices
 from msam_lawn.torch.containers import leaves, mapped
@@ -130,7 +131,9 @@ class Objective:
     def versions(self) -> list[int]:
         """Counts of the writes into each tensor of the mini-batch; weights among them, which passes move, left out."""
         tensors = [leaf for tree in (self.inputs, self.targets) for leaf in leaves(tree)]
-        return [x._version for x in tensors if isinstance(x, torch.Tensor) and not (x.requires_grad or x.is_inference())]
+        return [
+            x._version for x in tensors if isinstance(x, torch.Tensor) and not (x.requires_grad or x.is_inference())
+        ]
 
     def check_unwritten(self, versions: list[int]) -> None:
         """Refuse a first pass that wrote into the mini-batch: the second would see other rows."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,14 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-__all__ = ["RandomState", "RunningStatistics", "evaluation_mode", "has_running_statistics", "left_as_found"]
+__all__ = [
+    "RandomState",
+    "RunningStatistics",
+    "evaluation_mode",
+    "has_running_statistics",
+    "left_as_found",
+    "normalisations_of_compiled",
+]
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class RandomState:
     def now(cls) -> RandomState:
         """Read the generators."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-        return cls(torch.get_rng_state(), cuda, random.getstate(), np.random.get_state())
+        return cls(torch.get_rng_state(), cuda, random.getstate(), np.random.get_state())  # noqa: NPY002
 
     def restore(self) -> None:
         """Set the generators back, so that the next pass draws the same numbers."""
@@ -44,7 +51,7 @@ class RandomState:
         if self.cuda:
             torch.cuda.set_rng_state_all(self.cuda)
         random.setstate(self.python)
-        np.random.set_state(self.numpy)
+        np.random.set_state(self.numpy)  # noqa: NPY002
 
 
 def has_running_statistics(module: torch.nn.Module) -> bool:
@@ -72,10 +79,12 @@ class _Averages:
 class RunningStatistics:
     """Keeps the running averages of normalisation layers to one update a step.
 
-    Layers are found when they run, by a hook, so that a closure need not tell its model.
+    Layers are found when they run, by a hook, so that a closure need not tell its model. A compiled model's are given:
+    it would be compiled again for every hook.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: list[_NormBase] | None = None) -> None:
+        self._known = known
         self._layers: dict[_NormBase, _Averages] = {}
 
     @contextmanager
@@ -91,7 +100,7 @@ class RunningStatistics:
                 touched.add(module)
 
         try:
-            with _hooked(take_whole):
+            with self._watched(take_whole):
                 yield
             for layer in touched:
                 assert layer.running_mean is not None
@@ -111,7 +120,7 @@ class RunningStatistics:
 
         passing: dict[_NormBase, _Averages] = {}
         try:
-            with _hooked(remember):
+            with self._watched(remember):
                 yield
         finally:
             with torch.no_grad():
@@ -142,9 +151,24 @@ class RunningStatistics:
             for layer, averages in self._layers.items():
                 averages.restore(layer)
 
+    def _watched(self, hook: Any) -> AbstractContextManager[None]:
+        if self._known is None:
+            return _hooked(hook)
+        for layer in self._known:
+            hook(layer, None)
+        return nullcontext()
+
     def _remember(self, layer: _NormBase) -> None:
         if layer not in self._layers:
             self._layers[layer] = _snapshot(layer)
+
+
+def normalisations_of_compiled(model: torch.nn.Module) -> list[_NormBase] | None:
+    """The layers with running averages of a model that is compiled, whole or in part; None for another."""
+    modules = list(model.modules())
+    if not any(m._compiled_call_impl is not None or type(m).__name__ == "OptimizedModule" for m in modules):
+        return None
+    return [m for m in modules if isinstance(m, _NormBase)]
 
 
 def _snapshot(layer: Any) -> _Averages:
@@ -176,7 +200,7 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def left_as_found(*roots: Any) -> Iterator[None]:
-    """Whatever forward passes inside write is undone: parameters and buffers bit for bit, attributes, random numbers."""
+    """Undo what forward passes inside write: parameters and buffers bit for bit, attributes, random numbers."""
     state = RandomState.now()
     modules = {m: None for root in roots if isinstance(root, torch.nn.Module) for m in root.modules()}
     attributes = {module: dict(module.__dict__) for module in modules}

@@ -68,10 +68,11 @@ class Perturbation:
                 "base optimizer; does the optimizer hold this model's parameters, and does the loss depend on them?"
             )
         norm = global_norm(moving)
-        return [
-            None if g is None or not rho else (_stretched(g, t), length_scale(norm, rho).to(g))
-            for g, t, rho in zip(stretched, lengths, self.radii, strict=True)
-        ]
+        steps: list[tuple[torch.Tensor, torch.Tensor] | None] = []
+        for g, t, rho in zip(stretched, lengths, self.radii, strict=True):
+            direction = _stretched(g, t) if rho else None
+            steps.append(None if direction is None else (direction, length_scale(norm, rho).to(direction)))
+        return steps
 
     def _length(self, w: torch.Tensor) -> torch.Tensor | None:
         if self.adaptive == "squared":
@@ -88,7 +89,8 @@ def _stretched(g: torch.Tensor | None, length: torch.Tensor | None) -> torch.Ten
     if not g.is_sparse:
         return length * g
     rows = tuple(g.indices())
-    return torch.sparse_coo_tensor(g.indices(), g.values() * length[rows], g.shape, is_coalesced=True)
+    values = g.values() * length[rows]
+    return torch.sparse_coo_tensor(g.indices(), values, g.shape, is_coalesced=True, check_invariants=False)
 
 
 def global_norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -183,7 +183,9 @@ class SAM(WrappingOptimizer):
     @property
     def choices(self) -> list[EngineChoice]:
         """What was chosen for every model, its states and the shapes seen, and why."""
-        return [plan.choice for states in self._plans.values() for shapes in states.values() for plan in shapes.values()]
+        return [
+            plan.choice for states in self._plans.values() for shapes in states.values() for plan in shapes.values()
+        ]
 
     # --- gradient production -------------------------------------------------------------------------------------
 
@@ -284,7 +286,8 @@ class SAM(WrappingOptimizer):
             plans = states.setdefault("loop", {})
             return plans.setdefault("loop", choose_engine(objective, perturbation, through, "loop")), plans, "loop"
         states = self._plans.setdefault(objective.model, {})
-        state, key = (self.engine, *model_key(objective, perturbation)), call_key(objective, through)
+        state: Any = (self.engine, *model_key(objective, perturbation))
+        key: Any = call_key(objective, through)
         if state not in states and len(states) >= STATES and self.engine == "auto":
             reason = f"the model's modes, hooks or attributes have changed {STATES} times: nothing can be relied on"
             state, key = "changing", "changing"
@@ -383,7 +386,7 @@ class SAM(WrappingOptimizer):
             loss = closure()
         if not _same(before, _marks(self._held())):
             raise GradientError(
-                "step(closure) after backward(): the closure made gradients of its own, which are not SAM's; use one way"
+                "step(closure) after backward(): the closure made gradients of its own, not SAM's; use one way"
             )
         return loss
 
@@ -420,7 +423,7 @@ class SAM(WrappingOptimizer):
         progress.first_pass = None
         write_back(weights, snapshot)
         if _same(before, _marks(weights)) or all(w.grad is None for w in weights):
-            raise GradientError("second_step() without a gradient at the perturbed weights: call loss.backward() before")
+            raise GradientError("second_step() without a gradient at the perturbed weights: call loss.backward()")
         progress.pending, progress.share, progress.lost = True, 1.0, 0.0
         self.step()
         if zero_grad:
@@ -464,8 +467,8 @@ class SAM(WrappingOptimizer):
         marks = _marks(self._held())
         if any(mark is not None for mark in marks) and not _same(marks, self._progress.spent):
             raise GradientError(
-                "step(closure) found gradients in .grad that no step has used: an accumulated mini-batch, or a backward "
-                "pass before the closure. They are not SAM's and would be lost, because the closure makes both passes "
+                "step(closure) found gradients in .grad that no step has used: an accumulated mini-batch, or a "
+                "backward pass before the closure. They are not SAM's and would be lost, because the closure makes both passes "
                 "itself; accumulate with optimizer.backward(..., share=1 / steps) and step(), or call zero_grad() before"
             )
 

@@ -32,7 +32,7 @@ from msam_lawn.torch.engines.low_rank import (
     low_rank_refusal,
     rows_make_forming_cheap,
 )
-from msam_lawn.torch.engines.row_constant import RowConstantRandom
+from msam_lawn.torch.engines.row_constant import row_constant_random
 from msam_lawn.torch.engines.sink import Collected, Sink
 from msam_lawn.torch.engines.vmap import vmap_gradient, vmap_refusal
 from msam_lawn.torch.objective import Objective
@@ -149,17 +149,20 @@ def _check(objective: Objective, perturbation: Perturbation, engine: Engine, fir
     probe = _probe(objective, first_row)
     found = _Found(None, rows=probe.rows)
     weights = perturbation.parameters
-    with left_as_found(objective.model, objective.loss), without_autocast(), RowConstantRandom(), torch.enable_grad():
+    by_engine, by_loop = Collected(weights), Collected(weights)
+    with left_as_found(objective.model, objective.loss), without_autocast(), torch.enable_grad():
         perturbed = _enlarged(perturbation)
         try:
+            before = torch.get_rng_state()
             found.seen, found.shapes = _survey(probe)
-            by_engine, by_loop = Collected(weights), Collected(weights)
-            for run, sink in ((loop_gradient, by_loop), (engine, by_engine)):
-                run(probe, perturbed, lambda loss: loss, objective.model, sink)
+            draws = not torch.equal(before, torch.get_rng_state())
+            with row_constant_random() if draws else nullcontext():
+                for run, sink in ((loop_gradient, by_loop), (engine, by_engine)):
+                    run(probe, perturbed, lambda loss: loss, objective.model, sink)
         except EngineError as error:
             found.refusal = str(error)
             return found
-        except Exception as error:  # noqa: BLE001 - whatever a model or a loss does on few rows: the loop meets it again
+        except Exception as error:
             found.refusal = f"on a few rows, {type(error).__name__}: {error}"
             return found
         present = [g for g in by_loop.gradients if g is not None]
@@ -171,7 +174,7 @@ def _check(objective: Objective, perturbation: Perturbation, engine: Engine, fir
 
 def _difference(got: list[torch.Tensor | None], expected: list[torch.Tensor | None]) -> str | None:
     """Whether two gradients differ by more than rounding, tensor by tensor."""
-    whole = float(global_norm([g for g in expected if g is not None]))
+    whole = float(global_norm([g.detach() for g in expected if g is not None]))
     for a, b in zip(got, expected, strict=True):
         if a is None and b is None:
             continue
@@ -179,7 +182,7 @@ def _difference(got: list[torch.Tensor | None], expected: list[torch.Tensor | No
             return "it gives a gradient to a parameter that has none, or none to one that has"
         # a wrong structure is off by percents of the tensor, rounding by parts of the whole gradient
         share, floor = (1e-7, 1e-11) if b.dtype == torch.float64 else (1e-3, 1e-5)
-        error, size = float((a - b).norm()), float(b.norm())
+        error, size = float((a - b).detach().norm()), float(b.detach().norm())
         if not error <= share * size + floor * whole:
             return (
                 f"the gradient of a weight of shape {tuple(b.shape)} is off by {error / (size or whole or 1.0):.2g} of "
@@ -241,11 +244,16 @@ def _survey(probe: Objective) -> tuple[dict[nn.Module, _Seen], tuple[torch.Size,
         vectors, first = inputs[0].numel() // d_in // probe.rows, inputs[0].data_ptr() in given
         seen[layer] = _Seen(vectors, output.numel() // probe.rows, first)
 
-    trained = [m for m in probe.model.modules() if type(m) in LAYERS and any(w.requires_grad for w in m.parameters(recurse=False))]
+    trained = [
+        m
+        for m in probe.model.modules()
+        if type(m) in LAYERS and any(w.requires_grad for w in m.parameters(recurse=False))
+    ]
     handles = [layer.register_forward_hook(note) for layer in trained]
     try:
         with torch.no_grad():
             outputs = probe.outputs()
+            probe.loss(outputs, probe.targets)
     finally:
         for handle in handles:
             handle.remove()

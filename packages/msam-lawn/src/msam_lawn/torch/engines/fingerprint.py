@@ -1,7 +1,7 @@
 """Everything that a choice of engine depends on, as a key that is read off before every step.
 
-Of the model: every module's type, forward, mode, hooks and plain attributes, its parameters (which, trained or not, held
-by the optimizer or not, type, shape, device, gradient hooks) and buffers. Of the call: the shapes and types of the
+Of the model: every module's type, forward, mode, hooks and plain attributes, its parameters (which, trained or not,
+held by the optimizer or not, type, shape, device, gradient hooks) and buffers. Of the call: the shapes and types of the
 tensors, plain values among them, the code of the loss, autocast and determinism. What a key cannot show (a tensor used
 without autograd, rows that meet) the check on a few rows does.
 """
@@ -42,7 +42,7 @@ def model_key(objective: Objective, perturbation: Perturbation) -> tuple[Any, ..
 def _add_module(key: list[Any], module: nn.Module, held: Mapping[int, bool]) -> None:
     key += (id(module), type(module), type(module).forward, tuple(module._modules))
     for name, value in module.__dict__.items():
-        if isinstance(value, _PLAIN) or isinstance(value, _CODE):
+        if isinstance(value, (*_PLAIN, *_CODE)):
             key += (name, value)
         elif isinstance(value, dict):
             if value and name.endswith("_hooks"):

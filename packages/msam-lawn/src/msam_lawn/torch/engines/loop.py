@@ -17,7 +17,7 @@ from msam_lawn.errors import GradientError
 from msam_lawn.torch.distributed import without_reduction
 from msam_lawn.torch.engines.sink import Sink
 from msam_lawn.torch.objective import Objective
-from msam_lawn.torch.passes import RandomState, RunningStatistics
+from msam_lawn.torch.passes import RandomState, RunningStatistics, normalisations_of_compiled
 from msam_lawn.torch.perturbation import Perturbation
 
 __all__ = [
@@ -58,7 +58,7 @@ def loop_gradient(
     """
     weights = perturbation.parameters
     shares, slices = objective.shares(), objective.slices
-    statistics, several = RunningStatistics(), len(slices) > 1
+    statistics, several = RunningStatistics(normalisations_of_compiled(objective.model)), len(slices) > 1
     loss = torch.zeros((), device=weights[0].device)
     versions, whole = objective.versions(), False
     with kept_weights(weights) as snapshot:

@@ -6,18 +6,30 @@ tensor made inside is that of one row, drawn from one seed, repeated along the l
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["RowConstantRandom"]
+__all__ = ["row_constant_random"]
 
 _SEED = 20230219
 
 
-class RowConstantRandom(TorchDispatchMode):
-    """Inside, in-place and sized random operations repeat one row. Others stay as they are."""
+@contextmanager
+def row_constant_random() -> Iterator[None]:
+    """Inside, random operations in place or of a given size repeat one row; others stay as they are."""
+    mode: Any = _RowConstantRandom
+    with mode():
+        yield
+
+
+class _RowConstantRandom(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # the default imports the compiler, seconds of it, on first use
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation; where it is random, on one row."""

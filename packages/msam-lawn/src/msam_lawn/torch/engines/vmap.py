@@ -7,6 +7,7 @@ M copies of the weights are held. On a CPU it is slower than the loop for all bu
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -45,6 +46,7 @@ def vmap_gradient(
     objective: Objective, perturbation: Perturbation, scaling: Scaling, through: torch.nn.Module, sink: Sink
 ) -> torch.Tensor:
     """Give the mSAM gradient to ``sink``; returns the loss at the unperturbed weights."""
+    versions = objective.versions()
     names = {id(w): name for name, w in objective.model.named_parameters()}
     keys = [names[id(w)] for w in perturbation.parameters]
     weights = {key: w.detach() for key, w in zip(keys, perturbation.parameters, strict=True)}
@@ -64,20 +66,21 @@ def vmap_gradient(
         rows = slice(start, start + count * size)
         start = rows.stop
         inputs, targets = (
-            mapped(lambda leaf, c=count, s=size: _folded(leaf, c, s), objective.cut(tree, rows))
+            mapped(partial(_folded, count=count, size=size), objective.cut(tree, rows))
             for tree in (objective.inputs, objective.targets)
         )
         random = RandomState.now()
         gradients, losses = vmap(grad_and_value(mean_loss), (None, 0, 0), randomness="different")(
             weights, inputs, targets
         )
+        objective.check_unwritten(versions)
         perturbed = _moved(perturbation, keys, gradients, count)
         random.restore()
         gradients, _ = vmap(grad_and_value(mean_loss), (0, 0, 0), randomness="different")(perturbed, inputs, targets)
         for key in keys:
             summed[key] += gradients[key].sum(0) * (size / objective.rows)
         total = total + losses.sum() * (size / objective.rows)
-    sink.add(perturbation.parameters, [summed[key] for key in keys])
+    sink.add(perturbation.parameters, [summed[key].detach() for key in keys])
     return total.detach() / scaling(torch.ones_like(total))
 
 
