@@ -36,7 +36,7 @@ class Draw:
     def __init__(self, seed):
         self.generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
-        self.rows = self.integer(7, 13)
+        self.rows = self.integer(2, 13)
         self.width = self.integer(4, 7)
 
     def integer(self, low, high):

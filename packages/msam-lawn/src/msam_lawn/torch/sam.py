@@ -468,8 +468,9 @@ class SAM(WrappingOptimizer):
         if any(mark is not None for mark in marks) and not _same(marks, self._progress.spent):
             raise GradientError(
                 "step(closure) found gradients in .grad that no step has used: an accumulated mini-batch, or a "
-                "backward pass before the closure. They are not SAM's and would be lost, because the closure makes both passes "
-                "itself; accumulate with optimizer.backward(..., share=1 / steps) and step(), or call zero_grad() before"
+                "backward pass before the closure. They are not SAM's and would be lost, because the closure makes "
+                "both passes itself; accumulate with optimizer.backward(..., share=1 / steps) and step(), or call "
+                "zero_grad() before"
             )
 
     def _parts(self, rows: int | None) -> list[Any]:

@@ -220,7 +220,7 @@ def _probe(objective: Objective, first_row: int) -> Objective:
         mapped(copied, objective.inputs),
         mapped(copied, objective.targets),
         objective.loss,
-        tuple(size for size in (rows - rows // 3 - rows // 6, rows // 3, rows // 6) if size),
+        (1, 1) if rows == 2 else tuple(size for size in (rows - rows // 3 - rows // 6, rows // 3, rows // 6) if size),
         None if objective.weights is None else objective.weights[cut],
     )
 
