@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from msam_adversaries import ADVERSARIES, Draw  # noqa: E402
-from test_msam_adversaries import outcome  # noqa: E402
+from msam_adversaries import ADVERSARIES, Draw
+from test_msam_adversaries import outcome
 
 TOLERANCE = 1e-10
 
