@@ -60,16 +60,17 @@ def loop_gradient(
     shares, slices = objective.shares(), objective.slices
     statistics, several = RunningStatistics(normalisations_of_compiled(objective.model)), len(slices) > 1
     loss = torch.zeros((), device=weights[0].device)
-    versions, whole = objective.versions(), False
+    versions, whole, from_numpy = objective.versions(), False, True
     with kept_weights(weights) as snapshot:
         for i, (share, rows) in enumerate(zip(shares, slices, strict=True)):
-            random = RandomState.now()
+            random = RandomState.now(from_numpy)
             written = [w._version for w in weights]
             with statistics.observed(share) if several else nullcontext():
                 clean = objective.mean_loss(rows)
                 whole = whole or (i == 0 and needs_whole_backward(clean))
                 gradients = ascent_gradients(scaling(clean), weights, objective.model, whole=whole)
             objective.check_unwritten(versions)
+            from_numpy = from_numpy and random.drew_from_numpy()  # told by the first micro-batch
             _keep_written(weights, snapshot, written)
             loss = loss + share * clean.detach()
             perturb(weights, perturbation.ascent(gradients))
