@@ -149,3 +149,21 @@ def test_two_sharded_devices_equal_one_with_twice_the_micro_batches():
     assert done.returncode == 0, done.stderr
     # value and gradient together, by one reduction or one each
     assert int(done.stdout.split()[-1]) in (1, 2)
+
+
+def test_complex_parameters_climb():
+    """|w - a|^2 / 2 at w: the gradient's length is |w - a|, and at w + eps it is |w - a| + rho."""
+    import jax
+
+    w, a = jnp.array([1 + 2j, 0.5j]), jnp.array([[0.2 - 1j, 1 + 0j]])
+    gradient = msam_value_and_grad(lambda w, a: jnp.sum(jnp.abs(w - a) ** 2) / 2, 0.3)
+    _, got = gradient(w, a)
+    plain = jax.grad(lambda w: jnp.sum(jnp.abs(w - a) ** 2) / 2)(w)
+    length = float(jnp.linalg.norm(plain))
+    np.testing.assert_allclose(got, plain * (1 + 0.3 / length), rtol=1e-5)
+
+
+def test_a_short_last_batch():
+    gradient = msam_value_and_grad(lambda w, x: jnp.mean((w - x) ** 2) / 2, 0.1, micro_batches=8)
+    _, got = gradient(jnp.array(1.0), jnp.array([0.0, 3.0]))
+    assert float(got) == pytest.approx((1.1 - 2.1) / 2, abs=1e-6)

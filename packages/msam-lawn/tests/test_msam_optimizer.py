@@ -153,6 +153,9 @@ def test_step_without_a_sam_gradient_is_refused():
     before = flat(model)
     with pytest.raises(GradientError, match="would be a step of the base optimizer"):
         optimizer.step()
+    with pytest.raises(GradientError, match="that no step has used"):
+        optimizer.step(lambda: mean_loss(model, x, y))
+    optimizer.zero_grad()
     with pytest.raises(GradientError, match="found no gradient"):
         optimizer.step(lambda: mean_loss(model, x, y))
     with pytest.raises(GradientError, match=r"second_step\(\) without first_step"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from msam_lawn.errors import SettingsError
 
@@ -31,7 +32,7 @@ def linear_rho(start: float, end: float, steps: int) -> RhoSchedule:
     """
     start, end = check_rho(start), check_rho(end)
     _check_steps(steps)
-    return lambda step: start + (end - start) * min(step / steps, 1.0)
+    return _Line(start, end, steps)
 
 
 def cosine_rho(start: float, end: float, steps: int) -> RhoSchedule:
@@ -45,7 +46,31 @@ def cosine_rho(start: float, end: float, steps: int) -> RhoSchedule:
     """
     start, end = check_rho(start), check_rho(end)
     _check_steps(steps)
-    return lambda step: end + 0.5 * (start - end) * (1 + math.cos(math.pi * min(step / steps, 1.0)))
+    return _HalfCosine(start, end, steps)
+
+
+# Classes, not lambdas: an optimizer that holds one can be copied and pickled.
+
+
+@dataclass(frozen=True)
+class _Line:
+    start: float
+    end: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        return self.start + (self.end - self.start) * min(step / self.steps, 1.0)
+
+
+@dataclass(frozen=True)
+class _HalfCosine:
+    start: float
+    end: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        fall = 1 + math.cos(math.pi * min(step / self.steps, 1.0))
+        return self.end + 0.5 * (self.start - self.end) * fall
 
 
 def _check_steps(steps: int) -> None:

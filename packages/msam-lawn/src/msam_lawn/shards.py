@@ -21,8 +21,8 @@ def check_micro_batching(micro_batches: int | None, micro_batch_size: int | None
 def shard_sizes(rows: int, micro_batches: int | None = None, micro_batch_size: int | None = None) -> tuple[int, ...]:
     """Rows of each micro-batch; neither setting given means one micro-batch (SAM).
 
-    A number of micro-batches gives sizes that differ by one row at most, the larger first; a size gives full
-    micro-batches and a short last one.
+    A number of micro-batches gives sizes that differ by one row at most, the larger first; fewer rows than that, as in
+    the short last batch of an epoch, are a micro-batch each. A size gives full micro-batches and a short last one.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def shard_sizes(rows: int, micro_batches: int | None = None, micro_batch_size: i
     Raises
     ------
     SettingsError
-        If both settings are given, one is below 1, or there are fewer rows than micro-batches.
+        If both settings are given, one is below 1, or there are no rows.
 
     Examples
     --------
@@ -48,6 +48,8 @@ def shard_sizes(rows: int, micro_batches: int | None = None, micro_batch_size: i
     (3, 3, 2, 2)
     >>> shard_sizes(10, micro_batch_size=4)
     (4, 4, 2)
+    >>> shard_sizes(2, micro_batches=4)
+    (1, 1)
     """
     check_micro_batching(micro_batches, micro_batch_size)
     if rows < 1:
@@ -55,12 +57,7 @@ def shard_sizes(rows: int, micro_batches: int | None = None, micro_batch_size: i
     if micro_batch_size is not None:
         full, rest = divmod(rows, micro_batch_size)
         return (micro_batch_size,) * full + ((rest,) if rest else ())
-    count = micro_batches or 1
-    if count > rows:
-        raise SettingsError(
-            f"micro_batches={count} of a mini-batch of {rows} rows; use at most {rows}, or micro_batch_size=, which "
-            "lets a short last batch have fewer micro-batches"
-        )
+    count = min(micro_batches or 1, rows)
     small, larger = divmod(rows, count)
     return (small + 1,) * larger + (small,) * (count - larger)
 

@@ -122,7 +122,10 @@ def _rows(batch: tuple[Tree, ...]) -> int:
 def _moved(params: Tree, ascent: Tree, rho: Any, adaptive: str | None) -> Tree:
     if adaptive == "squared":
         ascent = jax.tree.map(lambda w, g: jnp.abs(w) * g, params, ascent)
-    squares = [jnp.sum(jnp.square(g.astype(jnp.promote_types(g.dtype, jnp.float32)))) for g in jax.tree.leaves(ascent)]
+    # of a real loss jax gives the conjugate of the direction of steepest ascent in complex parameters
+    ascent = jax.tree.map(jnp.conj, ascent)
+    exact = [g.astype(jnp.promote_types(g.dtype, jnp.float32)) for g in jax.tree.leaves(ascent)]
+    squares = [jnp.sum(jnp.square(jnp.abs(g))) for g in exact]
     scale = rho / (jnp.sqrt(sum(squares)) + TINY)  # 0 at a stationary point
     if adaptive == "squared":
         ascent = jax.tree.map(lambda w, g: jnp.abs(w) * g, params, ascent)

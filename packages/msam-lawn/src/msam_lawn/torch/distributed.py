@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["unwrapped", "without_reduction"]
+from msam_lawn.errors import SettingsError
+
+__all__ = ["check_unsharded", "unwrapped", "without_reduction"]
 
 
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
@@ -28,3 +30,13 @@ def without_reduction(model: Any) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def check_unsharded(weights: list[torch.Tensor]) -> None:
+    """Refuse parameters of which a rank holds a part: their norms and perturbations would be those of the part."""
+    for w in weights:
+        if type(w).__name__ in ("DTensor", "FlatParameter") or hasattr(w, "placements") or hasattr(w, "_is_flat_param"):
+            raise SettingsError(
+                f"a parameter of shape {tuple(w.shape)} is sharded (fully_shard, FullyShardedDataParallel, tensor "
+                "parallelism), which SAM does not support; use DistributedDataParallel, or the base optimizer alone"
+            )

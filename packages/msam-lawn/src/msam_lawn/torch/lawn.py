@@ -115,6 +115,9 @@ class LAWN(WrappingOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        elif self._is_initialisation():
+            self.base_optimizer.step()
+            return None
         self._check_groups()
         if self.phase == "free":
             self.base_optimizer.step()
@@ -193,6 +196,10 @@ class LAWN(WrappingOptimizer):
                     f"weight_decay={group['weight_decay']} in group {number}: LAWN uses none anywhere (with held norms "
                     "decay would only lengthen the step); set weight_decay=0 in the base optimizer"
                 )
+
+    def _copied(self) -> dict[str, Any]:
+        own = ("free_steps", "warmup_steps", "steps_taken", "_constrained", "_norms")
+        return {name: self.__dict__[name] for name in own}
 
     def _own_state(self) -> dict[str, Any]:
         return {

@@ -7,15 +7,16 @@ with a_r = 1 for examples and, say, the padding mask for tokens: the shares A_i 
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
 
-from msam_lawn.errors import SettingsError
+from msam_lawn.errors import GradientError, SettingsError
 from msam_lawn.shards import shard_sizes, shard_slices
+from msam_lawn.torch.containers import leaves, mapped
 
 __all__ = ["LossFunction", "Objective", "make_objective"]
 
@@ -38,6 +39,9 @@ class Objective:
         Rows of each micro-batch.
     weights : tensor or None
         Weight of each loss, of the shape of the losses (or one a row).
+    probed : tuple of torch.Size, or None
+        Shapes of the outputs' tensors on ``probed_rows`` rows: they tell which of them have the rows leading.
+    probed_rows : int
     """
 
     model: torch.nn.Module
@@ -46,6 +50,8 @@ class Objective:
     loss: LossFunction
     sizes: tuple[int, ...]
     weights: torch.Tensor | None = None
+    probed: tuple[torch.Size, ...] | None = None
+    probed_rows: int = 0
 
     @property
     def rows(self) -> int:
@@ -106,7 +112,36 @@ class Objective:
 
     def cut(self, tree: Any, rows: slice) -> Any:
         """The rows of every tensor in a nested container."""
-        return tree_map(lambda leaf: leaf[rows] if isinstance(leaf, torch.Tensor) else leaf, tree)
+        return mapped(lambda leaf: leaf[rows] if isinstance(leaf, torch.Tensor) else leaf, tree)
+
+    def cut_outputs(self, outputs: Any, rows: slice) -> Any:
+        """The rows of those tensors in the outputs that have them; others (a temperature, a table) stay whole."""
+        probed = None if self.probed is None else iter(self.probed)
+
+        def part(leaf: Any) -> Any:
+            if not isinstance(leaf, torch.Tensor):
+                return leaf
+            at_probe = next(probed, leaf.shape) if probed is not None else None
+            if leaf.ndim == 0 or leaf.shape[0] != self.rows:
+                return leaf
+            return leaf if at_probe is not None and at_probe[0] != self.probed_rows else leaf[rows]
+
+        return mapped(part, outputs)
+
+    def versions(self) -> list[int]:
+        """Counts of the writes into each tensor of the mini-batch; weights among them, which passes move, left out."""
+        tensors = [leaf for tree in (self.inputs, self.targets) for leaf in leaves(tree)]
+        return [
+            x._version for x in tensors if isinstance(x, torch.Tensor) and not (x.requires_grad or x.is_inference())
+        ]
+
+    def check_unwritten(self, versions: list[int]) -> None:
+        """Refuse a first pass that wrote into the mini-batch: the second would see other rows."""
+        if self.versions() != versions:
+            raise GradientError(
+                f"{type(self.model).__name__} or the loss writes into the mini-batch in place: the second pass would "
+                "see other rows than the first; let it work on a copy (x = x.clone())"
+            )
 
 
 def make_objective(
@@ -119,20 +154,44 @@ def make_objective(
     micro_batch_size: int | None,
 ) -> Objective:
     """Check the mini-batch and cut it."""
-    leaves = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
-    if not leaves or leaves[0].ndim == 0:
+    tensors = [leaf for leaf in leaves(inputs) if isinstance(leaf, torch.Tensor)]
+    if not tensors or tensors[0].ndim == 0:
         raise SettingsError("inputs hold no tensor with a row axis; give a tensor, or a tuple or dict of tensors")
-    rows = leaves[0].shape[0]
+    rows = tensors[0].shape[0]
     for name, tree in (("inputs", inputs), ("targets", targets), ("weights", weights)):
-        for leaf in tree_leaves(tree):
-            if isinstance(leaf, torch.Tensor) and (leaf.ndim == 0 or leaf.shape[0] != rows):
-                raise SettingsError(
-                    f"{name} hold a tensor of shape {tuple(leaf.shape)}, the first input has {rows} rows; every tensor "
-                    "needs the rows of the mini-batch as its leading axis"
-                )
+        _check_rows(name, tree, rows)
     if weights is not None:
         if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
             raise SettingsError("weights must be finite and not negative")
         if float(weights.sum()) == 0:
             raise SettingsError("weights sum to 0; at least one loss must count")
     return Objective(model, inputs, targets, loss, shard_sizes(rows, micro_batches, micro_batch_size), weights)
+
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, enum.Enum)
+
+
+def _check_rows(name: str, tree: Any, rows: int) -> None:
+    """Refuse what cannot be cut into micro-batches by its leading axis."""
+    if isinstance(tree, torch.nn.utils.rnn.PackedSequence):
+        raise SettingsError(f"{name} are a PackedSequence, whose leading axis is not the rows; pack them in forward")
+    if isinstance(tree, (list, tuple)) and rows > 1 and len(tree) == rows and all(isinstance(x, str) for x in tree):
+        raise SettingsError(f"{name} hold a list of {rows} strings, one a row perhaps; encode them as a tensor")
+    for leaf in leaves(tree):
+        if not isinstance(leaf, torch.Tensor):
+            if not isinstance(leaf, _PLAIN) and not callable(leaf):
+                raise SettingsError(
+                    f"{name} hold a {type(leaf).__name__}, which is not cut into micro-batches; give tensors in "
+                    "tuples, lists, mappings or dataclasses"
+                )
+            continue
+        if leaf.ndim == 0 or leaf.shape[0] != rows:
+            raise SettingsError(
+                f"{name} hold a tensor of shape {tuple(leaf.shape)}, the first input has {rows} rows; every tensor "
+                "needs the rows of the mini-batch as its leading axis"
+            )
+        if leaf.grad_fn is not None:
+            raise SettingsError(
+                f"{name} hold a tensor that was computed with gradients ({leaf.grad_fn.name()}): the second pass would "
+                "not compute it again at the perturbed weights; compute it in the model's forward, or detach it"
+            )

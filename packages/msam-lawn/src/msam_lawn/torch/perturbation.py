@@ -17,6 +17,8 @@ from typing import Literal
 
 import torch
 
+from msam_lawn.errors import GradientError
+
 __all__ = ["Adaptive", "Perturbation", "global_norm", "length_scale"]
 
 Adaptive = Literal["squared", "asam"]
@@ -49,19 +51,28 @@ class Perturbation:
         return not any(self.radii)
 
     def ascent(self, gradients: Sequence[torch.Tensor | None]) -> list[tuple[torch.Tensor, torch.Tensor] | None]:
-        """Eps of each tensor as a direction and its scale; None where there is no gradient or no radius."""
+        """Eps of each tensor as a direction and its scale; None where there is no gradient or no radius.
+
+        Raises
+        ------
+        GradientError
+            If nothing moves: no tensor with a radius has a gradient.
+        """
         lengths = [self._length(w) for w in self.parameters]
-        stretched = [
-            None if g is None else (g if t is None else t * g) for g, t in zip(gradients, lengths, strict=True)
-        ]
-        moving = [g for g, rho in zip(stretched, self.radii, strict=True) if g is not None and rho]
+        gradients = [None if g is None else g.coalesce() if g.is_sparse else g for g in gradients]
+        stretched = [_stretched(g, t) for g, t in zip(gradients, lengths, strict=True)]
+        moving = [g for g, rho in zip(stretched, self.radii, strict=True) if g is not None and g.numel() and rho]
         if not moving:
-            return [None] * len(stretched)
+            raise GradientError(
+                "no parameter of the optimizer that moves got a gradient from the loss: the step would be one of the "
+                "base optimizer; does the optimizer hold this model's parameters, and does the loss depend on them?"
+            )
         norm = global_norm(moving)
-        return [
-            None if g is None or not rho else (g if t is None else t * g, length_scale(norm, rho).to(g))
-            for g, t, rho in zip(stretched, lengths, self.radii, strict=True)
-        ]
+        steps: list[tuple[torch.Tensor, torch.Tensor] | None] = []
+        for g, t, rho in zip(stretched, lengths, self.radii, strict=True):
+            direction = _stretched(g, t) if rho else None
+            steps.append(None if direction is None else (direction, length_scale(norm, rho).to(direction)))
+        return steps
 
     def _length(self, w: torch.Tensor) -> torch.Tensor | None:
         if self.adaptive == "squared":
@@ -71,11 +82,27 @@ class Perturbation:
         return None
 
 
+def _stretched(g: torch.Tensor | None, length: torch.Tensor | None) -> torch.Tensor | None:
+    """Elementwise product; a sparse gradient has the lengths of its own rows."""
+    if g is None or length is None:
+        return g
+    if not g.is_sparse:
+        return length * g
+    rows = tuple(g.indices())
+    values = g.values() * length[rows]
+    return torch.sparse_coo_tensor(g.indices(), values, g.shape, is_coalesced=True, check_invariants=False)
+
+
 def global_norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """l2 norm over all tensors, in at least float32."""
-    dtype = torch.promote_types(tensors[0].dtype, torch.float32)
-    first = tensors[0].device
-    norms = torch._foreach_norm(list(tensors), 2, dtype=dtype)
+    """l2 norm over all tensors, in the widest of their types and at least float32."""
+    dense = [t.coalesce().values() if t.is_sparse else t for t in tensors]
+    dtype = torch.float32
+    for found in {t.dtype for t in dense}:
+        dtype = torch.promote_types(found.to_real() if found.is_complex else found, dtype)
+    first = dense[0].device
+    if any(t.is_complex() for t in dense):
+        dense = [torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in dense]
+    norms = torch._foreach_norm(dense, 2, dtype=dtype)
     norm: torch.Tensor = torch.linalg.vector_norm(torch.stack([n.to(first) for n in norms]))
     return norm
 

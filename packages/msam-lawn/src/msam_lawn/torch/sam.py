@@ -11,8 +11,10 @@ are those of arXiv:2302.09693 and arXiv:2212.04343 (abstracts; the formula is ou
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -21,10 +23,12 @@ import torch
 from msam_lawn.errors import EngineError, GradientError, PrecisionWarning, SettingsError
 from msam_lawn.rho import RhoSchedule, check_rho
 from msam_lawn.shards import check_micro_batching, shard_sizes, shard_slices
-from msam_lawn.torch.distributed import unwrapped
-from msam_lawn.torch.engines.choice import EngineChoice, EngineName, choose_engine
+from msam_lawn.torch.distributed import check_unsharded, unwrapped
+from msam_lawn.torch.engines.choice import EngineChoice, EngineName, Plan, choose_engine
+from msam_lawn.torch.engines.fingerprint import call_key, model_key
 from msam_lawn.torch.engines.loop import Scaling, kept_weights, loop_gradient, perturb, write_back
 from msam_lawn.torch.engines.low_rank import low_rank_gradient
+from msam_lawn.torch.engines.sink import IntoGrad
 from msam_lawn.torch.engines.vmap import vmap_gradient
 from msam_lawn.torch.objective import LossFunction, Objective, make_objective
 from msam_lawn.torch.passes import RandomState, RunningStatistics
@@ -33,7 +37,38 @@ from msam_lawn.torch.wrapper import WrappingOptimizer
 
 __all__ = ["SAM"]
 
+STATES = 16  # of one model that are remembered; a model with more changes from step to step and is looped over
+SHAPES = 256  # of mini-batches that are remembered in each
+
 _ADAPTIVE: dict[Any, Adaptive | None] = {False: None, True: "squared", "squared": "squared", "asam": "asam"}
+
+
+@dataclass
+class _Progress:
+    """What steps have done so far. One object, shared with shallow copies such as Lightning's optimizer wrappers.
+
+    Attributes
+    ----------
+    taken, skipped : int
+    pending : bool
+        A gradient from ``backward`` waits for its step.
+    share : float
+        Parts of the accumulated mini-batch in it.
+    lost : float
+        Parts that ``zero_grad`` discarded since the last step.
+    first_pass : tuple of lists, or None
+        Weights, their values and the gradients between ``first_step`` and ``second_step``.
+    spent : list
+        Gradients that the last step used, and their versions.
+    """
+
+    taken: int = 0
+    skipped: int = 0
+    pending: bool = False
+    share: float = 0.0
+    lost: float = 0.0
+    first_pass: tuple[list[torch.Tensor], list[torch.Tensor], list[Any]] | None = None
+    spent: list[Any] = field(default_factory=list)
 
 
 class SAM(WrappingOptimizer):
@@ -119,11 +154,11 @@ class SAM(WrappingOptimizer):
         self.adaptive, self.eta = _ADAPTIVE[adaptive], eta
         self.micro_batches, self.micro_batch_size = micro_batches, micro_batch_size
         self.engine: EngineName = engine
-        self.steps_taken = self.skipped_steps = 0
-        self._pending = False
+        if isinstance(optimizer, SAM):
+            raise SettingsError("optimizer is a SAM already; pass the optimizer that it wraps")
+        self._progress = _Progress()
         self._warned = False
-        self._first_pass: tuple[list[torch.Tensor], list[torch.Tensor]] | None = None
-        self._choices: WeakKeyDictionary[torch.nn.Module, dict[Any, EngineChoice]] = WeakKeyDictionary()
+        self._plans = _no_plans()
         super().__init__(optimizer)
 
     @property
@@ -136,9 +171,21 @@ class SAM(WrappingOptimizer):
         self._rho, self._schedule = check_rho(value), None
 
     @property
+    def steps_taken(self) -> int:
+        """Steps of the base optimizer."""
+        return self._progress.taken
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps left out because the gradient was not finite."""
+        return self._progress.skipped
+
+    @property
     def choices(self) -> list[EngineChoice]:
-        """What was chosen for every model and shape seen, and why."""
-        return [choice for made in self._choices.values() for choice in made.values()]
+        """What was chosen for every model, its states and the shapes seen, and why."""
+        return [
+            plan.choice for states in self._plans.values() for shapes in states.values() for plan in shapes.values()
+        ]
 
     # --- gradient production -------------------------------------------------------------------------------------
 
@@ -180,10 +227,15 @@ class SAM(WrappingOptimizer):
         Raises
         ------
         SettingsError
-            If rows do not match, or there are fewer rows than micro-batches.
+            If rows do not match, or a parameter is sharded over ranks.
         EngineError
             If the engine that was asked for is not exact for this model.
+        GradientError
+            If no parameter that moves gets a gradient (the optimizer does not hold this model), the model writes into
+            the mini-batch, or a first step is open. A mini-batch of fewer rows than micro-batches has one row in each.
         """
+        if self._progress.first_pass is not None:
+            raise GradientError("backward() between first_step() and second_step(); finish one way before the other")
         inner = unwrapped(model)
         objective = make_objective(inner, inputs, targets, loss, weights, self.micro_batches, self.micro_batch_size)
         perturbation = self._perturbation()
@@ -192,6 +244,7 @@ class SAM(WrappingOptimizer):
             value = value * share if share != 1.0 else value
             return value if scaler is None else scaler.scale(value)
 
+        before = _marks(perturbation.parameters)
         with torch.enable_grad():
             if perturbation.is_zero:
                 result = objective.mean_loss(slice(0, objective.rows), model)
@@ -199,32 +252,64 @@ class SAM(WrappingOptimizer):
                 result = result.detach()
             else:
                 result = self._produce(objective, perturbation, scaling, model)
-        self._pending = True
+        if _same(before, _marks(perturbation.parameters)):
+            raise GradientError(
+                "backward() left no gradient on the optimizer's parameters: the optimizer does not hold this model's "
+                "parameters, or a hook took the gradients away"
+            )
+        self._progress.pending = True
+        self._progress.share += share
         return result
 
     def _produce(
         self, objective: Objective, perturbation: Perturbation, scaling: Scaling, through: torch.nn.Module
     ) -> torch.Tensor:
-        made = self._choices.setdefault(objective.model, {})
-        shape = (objective.sizes, objective.model.training, self.adaptive, self.engine, through is objective.model)
-        if shape not in made:
-            made[shape] = choose_engine(objective, perturbation, through, self.engine)
-        if made[shape].engine == "vmap":
-            return vmap_gradient(objective, perturbation, scaling)
-        if made[shape].engine == "low-rank":
+        plan, plans, key = self._plan(objective, perturbation, through)
+        objective = replace(objective, probed=plan.probed, probed_rows=plan.probed_rows)
+        if plan.choice.engine == "vmap":
+            return vmap_gradient(objective, perturbation, scaling, through, INTO_GRAD)
+        if plan.choice.engine == "low-rank":
             try:
-                return low_rank_gradient(objective, perturbation, scaling, through)
-            except EngineError as error:  # raised by the first pass, which leaves .grad alone
+                return low_rank_gradient(objective, perturbation, scaling, through, INTO_GRAD)
+            except EngineError as error:  # raised before anything reaches .grad
                 if self.engine == "low-rank":
                     raise
-                made[shape] = EngineChoice("loop", f"the low-rank engine is not exact here: {error}")
-        return loop_gradient(objective, perturbation, scaling, through)
+                plans[key] = Plan(EngineChoice("loop", f"the low-rank engine is not exact here: {error}"))
+        return loop_gradient(objective, perturbation, scaling, through, INTO_GRAD)
+
+    def _plan(
+        self, objective: Objective, perturbation: Perturbation, through: torch.nn.Module
+    ) -> tuple[Plan, dict[Any, Plan], Any]:
+        """The engine for this call: the one chosen before where nothing that it depends on has changed."""
+        if self.engine == "loop":
+            states = self._plans.setdefault(objective.model, {})
+            plans = states.setdefault("loop", {})
+            return plans.setdefault("loop", choose_engine(objective, perturbation, through, "loop")), plans, "loop"
+        states = self._plans.setdefault(objective.model, {})
+        state: Any = (self.engine, *model_key(objective, perturbation))
+        key: Any = call_key(objective, through)
+        if state not in states and len(states) >= STATES and self.engine == "auto":
+            reason = f"the model's modes, hooks or attributes have changed {STATES} times: nothing can be relied on"
+            state, key = "changing", "changing"
+            states.setdefault(state, {}).setdefault(key, Plan(EngineChoice("loop", reason)))
+        plans = states.setdefault(state, {})
+        plan = plans.get(key)
+        if plan is None or plan.is_due or not plan.lasting:
+            uses = 0 if plan is None else plan.uses
+            plan = choose_engine(objective, perturbation, through, self.engine, first_row=uses)
+            plan.uses = uses
+            while len(plans) >= SHAPES:
+                del plans[next(iter(plans))]
+            plans[key] = plan
+        plan.uses += 1
+        return plan, plans, key
 
     def _perturbation(self) -> Perturbation:
         rho = self.rho
         trained = [(w, g) for g in self.param_groups for w in g["params"] if w.requires_grad]
         if not trained:
             raise GradientError("no parameter of the optimizer requires a gradient")
+        check_unsharded([w for w, _ in trained])
         if not self._warned and any(w.dtype in (torch.bfloat16, torch.float16) for w, _ in trained):
             self._warned = True
             warnings.warn(
@@ -256,47 +341,90 @@ class SAM(WrappingOptimizer):
         Raises
         ------
         GradientError
-            If there is no gradient from ``backward`` and no closure, or the closure made no gradient.
+            If there is no gradient from ``backward`` and no closure, the closure made no gradient, or an accumulation
+            was lost: gradients that were in ``.grad`` before the closure, a part that ``zero_grad`` discarded.
         """
+        progress = self._progress
+        if progress.first_pass is not None:
+            raise GradientError("step() between first_step() and second_step(); call second_step()")
         loss = None
         if closure is not None:
-            loss = self._closed(closure, rows)
-        elif not self._pending:
+            loss = self._after_backward(closure) if progress.pending else self._closed(closure, rows)
+        elif not progress.pending:
+            if self._is_initialisation():
+                self.base_optimizer.step()
+                return None
             raise GradientError(
                 "step() without a SAM gradient: call optimizer.backward(model, inputs, targets, loss) first, or "
                 "step(closure); loss.backward() alone would be a step of the base optimizer"
             )
-        self._pending = False
+        self._check_whole()
+        progress.pending, progress.share, progress.lost = False, 0.0, 0.0
         if self._finite():
             self.base_optimizer.step()
-            self.steps_taken += 1
+            progress.taken += 1
         else:
-            self.skipped_steps += 1
+            progress.skipped += 1
+        progress.spent = _marks(self._held())
         return loss
+
+    def _check_whole(self) -> None:
+        """Refuse a step that lacks its gradient or a part of it."""
+        progress = self._progress
+        if all(w.grad is None for w in self._held()):
+            raise GradientError("the gradient from backward() is gone: model.zero_grad() or a hook cleared it")
+        if progress.pending and progress.lost and progress.share < 1 - 1e-6:
+            raise GradientError(
+                f"an accumulation was lost: zero_grad() discarded a part of {progress.lost:g} of the mini-batch, and "
+                f"{progress.share:g} of it is left; call zero_grad() only after step()"
+            )
+
+    def _after_backward(self, closure: Callable[..., Any]) -> Any:
+        """A closure beside a gradient from ``backward``, as trainers pass one that does nothing: it may not add any."""
+        before = _marks(self._held())
+        with torch.enable_grad():
+            loss = closure()
+        if not _same(before, _marks(self._held())):
+            raise GradientError(
+                "step(closure) after backward(): the closure made gradients of its own, not SAM's; use one way"
+            )
+        return loss
+
+    def _held(self) -> list[torch.Tensor]:
+        return [w for group in self.param_groups for w in group["params"]]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients, accumulated ones included."""
         super().zero_grad(set_to_none)
-        self._pending = False
+        progress = self._progress
+        if progress.pending and progress.share < 1 - 1e-6:
+            progress.lost += progress.share
+        progress.pending, progress.share = False, 0.0
 
     def first_step(self, zero_grad: bool = False) -> None:
         """Move the weights by eps of the gradients in ``.grad`` (the interface of davda54/sam)."""
+        if self._progress.first_pass is not None:
+            raise GradientError("first_step() twice: call second_step() to put the weights back first")
         perturbation = self._perturbation()
         weights = perturbation.parameters
         snapshot = [w.detach().clone() for w in weights]
-        perturb(weights, perturbation.ascent(self._gradients(weights, "first_step")))
-        self._first_pass = (weights, snapshot)
+        if not perturbation.is_zero:
+            perturb(weights, perturbation.ascent(self._gradients(weights, "first_step")))
+        self._progress.first_pass = (weights, snapshot, _marks(weights))
         if zero_grad:
             self.zero_grad()
 
     def second_step(self, zero_grad: bool = False) -> None:
         """Put the weights back and step with the gradients in ``.grad`` (the interface of davda54/sam)."""
-        if self._first_pass is None:
+        progress = self._progress
+        if progress.first_pass is None:
             raise GradientError("second_step() without first_step()")
-        weights, snapshot = self._first_pass
-        self._first_pass = None
+        weights, snapshot, before = progress.first_pass
+        progress.first_pass = None
         write_back(weights, snapshot)
-        self._pending = True
+        if _same(before, _marks(weights)) or all(w.grad is None for w in weights):
+            raise GradientError("second_step() without a gradient at the perturbed weights: call loss.backward()")
+        progress.pending, progress.share, progress.lost = True, 1.0, 0.0
         self.step()
         if zero_grad:
             self.zero_grad()
@@ -305,6 +433,7 @@ class SAM(WrappingOptimizer):
         parts = self._parts(rows)
         perturbation = self._perturbation()
         weights = perturbation.parameters
+        self._check_nothing_accumulated()
         statistics, total = RunningStatistics(), sum(part.stop - part.start for part in parts if part) or 1
         summed: list[torch.Tensor | None] = [None] * len(weights)
         mean: Any = 0.0
@@ -333,6 +462,16 @@ class SAM(WrappingOptimizer):
         for weight, gradient in zip(weights, summed, strict=True):
             weight.grad = gradient
         return mean
+
+    def _check_nothing_accumulated(self) -> None:
+        marks = _marks(self._held())
+        if any(mark is not None for mark in marks) and not _same(marks, self._progress.spent):
+            raise GradientError(
+                "step(closure) found gradients in .grad that no step has used: an accumulated mini-batch, or a "
+                "backward pass before the closure. They are not SAM's and would be lost, because the closure makes "
+                "both passes itself; accumulate with optimizer.backward(..., share=1 / steps) and step(), or call "
+                "zero_grad() before"
+            )
 
     def _parts(self, rows: int | None) -> list[Any]:
         if self.micro_batches in (None, 1) and self.micro_batch_size is None:
@@ -364,24 +503,68 @@ class SAM(WrappingOptimizer):
         if not gradients:
             return True
         # l2: the maximum norm is not vectorised on a CPU; squares of large finite gradients may overflow
-        return bool(torch.isfinite(global_norm(gradients))) or all(bool(torch.isfinite(g).all()) for g in gradients)
+        values = [g.coalesce().values() if g.is_sparse else g for g in gradients]
+        return bool(torch.isfinite(global_norm(values))) or all(bool(torch.isfinite(g).all()) for g in values)
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 
+    def _copied(self) -> dict[str, Any]:
+        own = ("_schedule", "_rho", "adaptive", "eta", "micro_batches", "micro_batch_size", "engine", "_warned")
+        first_pass, spent = None, list[Any]()
+        return {name: self.__dict__[name] for name in own} | {
+            "_progress": replace(self._progress, first_pass=first_pass, spent=spent)
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds; choices of engines are made anew."""
+        if self._progress.first_pass is not None:
+            raise GradientError("copied between first_step() and second_step(), with the weights perturbed")
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what ``__getstate__`` gave."""
+        super().__setstate__(state)
+        self._plans = _no_plans()
+
     def _own_state(self) -> dict[str, Any]:
-        gradients = [w.grad for group in self.param_groups for w in group["params"]] if self._pending else []
+        progress = self._progress
+        gradients = [w.grad for w in self._held()] if progress.pending else []
         return {
             "rho": self._rho,
-            "steps_taken": self.steps_taken,
-            "skipped_steps": self.skipped_steps,
+            "steps_taken": progress.taken,
+            "skipped_steps": progress.skipped,
             # gradients accumulated so far: a checkpoint between backward() and step() resumes exactly
             "pending": [None if g is None else g.detach().clone() for g in gradients],
+            "share": progress.share,
         }
 
     def _load_own_state(self, own: dict[str, Any]) -> None:
         self._rho = check_rho(own["rho"])
-        self.steps_taken, self.skipped_steps = int(own["steps_taken"]), int(own["skipped_steps"])
-        self._pending = bool(own["pending"])
-        weights = [w for group in self.param_groups for w in group["params"]]
-        for weight, gradient in zip(weights, own["pending"], strict=False):
+        progress = self._progress = _Progress(int(own["steps_taken"]), int(own["skipped_steps"]), bool(own["pending"]))
+        progress.share = float(own.get("share", 1.0))
+        for weight, gradient in zip(self._held(), own["pending"], strict=False):
             weight.grad = None if gradient is None else gradient.to(weight.device, weight.dtype).clone()
+
+
+INTO_GRAD = IntoGrad()
+
+
+def _no_plans() -> WeakKeyDictionary[torch.nn.Module, dict[Any, dict[Any, Plan]]]:
+    return WeakKeyDictionary()
+
+
+def _marks(weights: list[torch.Tensor]) -> list[Any]:
+    """Which gradients there are, and how often each was written: equal marks are the same gradients."""
+    return [None if w.grad is None else (weakref.ref(w.grad), w.grad._version) for w in weights]
+
+
+def _same(before: list[Any], after: list[Any]) -> bool:
+    """Whether nothing was written into any gradient between two marks."""
+    if len(before) != len(after):
+        return False
+    for a, b in zip(before, after, strict=True):
+        if (a is None) != (b is None):
+            return False
+        if a is not None and (a[0]() is not b[0]() or a[1] != b[1]):
+            return False
+    return True

@@ -1,22 +1,33 @@
 """The loop: one micro-batch after the other; works for every model.
 
 For each micro-batch S_i: g_i = grad L_i(w) by ``autograd.grad`` (which leaves ``.grad`` alone), w + eps_i written into
-the weights, grad of q_i L_i(w + eps_i) added to ``.grad``, weights copied back from a snapshot, bit for bit.
+the weights, grad of q_i L_i(w + eps_i) added to ``.grad``, weights copied back from a snapshot, bit for bit. A weight
+that the first pass itself writes (the renormed rows of an Embedding with max_norm) stays as that pass left it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 
+from msam_lawn.errors import GradientError
 from msam_lawn.torch.distributed import without_reduction
+from msam_lawn.torch.engines.sink import Sink
 from msam_lawn.torch.objective import Objective
-from msam_lawn.torch.passes import RandomState, RunningStatistics
+from msam_lawn.torch.passes import RandomState, RunningStatistics, normalisations_of_compiled
 from msam_lawn.torch.perturbation import Perturbation
 
-__all__ = ["kept_weights", "loop_gradient", "perturb", "write_back"]
+__all__ = [
+    "Scaling",
+    "graph_nodes",
+    "kept_weights",
+    "loop_gradient",
+    "perturb",
+    "write_back",
+]
 
 Scaling = Callable[[torch.Tensor], torch.Tensor]
 
@@ -26,8 +37,9 @@ def loop_gradient(
     perturbation: Perturbation,
     scaling: Scaling,
     through: torch.nn.Module,
+    sink: Sink,
 ) -> torch.Tensor:
-    """Add the mSAM gradient to ``.grad``; returns the loss at the unperturbed weights.
+    """Give the mSAM gradient to ``sink``; returns the loss at the unperturbed weights.
 
     Parameters
     ----------
@@ -37,27 +49,85 @@ def loop_gradient(
         Applied to every loss before its backward pass (accumulation share, gradient scaler).
     through : torch.nn.Module
         What the second pass calls: the model or its DistributedDataParallel wrapper.
+    sink : Sink
+
+    Raises
+    ------
+    GradientError
+        If the loss depends on no parameter that moves, or the first pass writes into the mini-batch.
     """
     weights = perturbation.parameters
     shares, slices = objective.shares(), objective.slices
-    statistics, several = RunningStatistics(), len(slices) > 1
+    statistics, several = RunningStatistics(normalisations_of_compiled(objective.model)), len(slices) > 1
     loss = torch.zeros((), device=weights[0].device)
+    versions, whole, from_numpy = objective.versions(), False, True
     with kept_weights(weights) as snapshot:
         for i, (share, rows) in enumerate(zip(shares, slices, strict=True)):
-            random = RandomState.now()
+            random = RandomState.now(from_numpy)
+            written = [w._version for w in weights]
             with statistics.observed(share) if several else nullcontext():
                 clean = objective.mean_loss(rows)
-                gradients = torch.autograd.grad(scaling(clean), weights, allow_unused=True)
+                whole = whole or (i == 0 and needs_whole_backward(clean))
+                gradients = ascent_gradients(scaling(clean), weights, objective.model, whole=whole)
+            objective.check_unwritten(versions)
+            from_numpy = from_numpy and random.drew_from_numpy()  # told by the first micro-batch
+            _keep_written(weights, snapshot, written)
             loss = loss + share * clean.detach()
             perturb(weights, perturbation.ascent(gradients))
             del gradients
             random.restore()
             last = i == len(slices) - 1
             with statistics.frozen(), nullcontext() if last else without_reduction(through):
-                scaling(share * objective.mean_loss(rows, through)).backward()
+                sink.backward(scaling(share * objective.mean_loss(rows, through)))
             write_back(weights, snapshot)
     statistics.commit()
     return loss
+
+
+def ascent_gradients(
+    loss: torch.Tensor, weights: list[torch.Tensor], model: torch.nn.Module, *, whole: bool
+) -> list[torch.Tensor | None]:
+    """Gradients of the first pass; ``.grad`` stays as it is."""
+    if not loss.requires_grad:
+        raise GradientError(
+            "the loss does not require a gradient: it depends on no trained parameter, or was computed without autograd"
+        )
+    if not whole:
+        return list(torch.autograd.grad(loss, weights, allow_unused=True))
+    touched = list({*weights, *model.parameters()})
+    kept = [w.grad for w in touched]
+    try:
+        for w in touched:
+            w.grad = None
+        loss.backward()
+        return [w.grad for w in weights]
+    finally:
+        for w, gradient in zip(touched, kept, strict=True):
+            w.grad = gradient
+
+
+def needs_whole_backward(loss: torch.Tensor) -> bool:
+    """Whether reentrant checkpointing is in the graph: it has no gradients of chosen tensors, only whole passes."""
+    return any(type(node).__name__ == "CheckpointFunctionBackward" for node in graph_nodes([loss.grad_fn]))
+
+
+def graph_nodes(starts: Sequence[Any], stops: Iterable[Any] = ()) -> Iterator[Any]:
+    """Nodes of an autograd graph that are reached from some without passing others."""
+    seen, stack = set(stops), [node for node in starts if node is not None]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        yield node
+        stack += [following for following, _ in node.next_functions if following is not None]
+
+
+@torch.no_grad()
+def _keep_written(weights: list[torch.Tensor], snapshot: list[torch.Tensor], versions: list[int]) -> None:
+    for weight, kept, version in zip(weights, snapshot, versions, strict=True):
+        if weight._version != version:
+            kept.copy_(weight)
 
 
 @contextmanager
@@ -83,5 +153,9 @@ def perturb(weights: list[torch.Tensor], ascent: list[tuple[torch.Tensor, torch.
     """Add eps to the weights."""
     for weight, step in zip(weights, ascent, strict=True):
         if step is not None:
-            weight.addcmul_(*step)
+            direction, scale = step
+            if direction.is_sparse:
+                weight.add_(direction * scale)
+            else:
+                weight.addcmul_(direction, scale)
     torch.clear_autocast_cache()  # 16-bit copies of the old weights

@@ -28,13 +28,14 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import nn
 from torch.autograd.graph import get_gradient_edge
 
-from msam_lawn.errors import EngineError
-from msam_lawn.torch.engines.loop import Scaling
+from msam_lawn.errors import EngineError, GradientError
+from msam_lawn.torch.engines.loop import Scaling, graph_nodes
+from msam_lawn.torch.engines.sink import Sink
 from msam_lawn.torch.objective import Objective
 from msam_lawn.torch.passes import RandomState
 from msam_lawn.torch.perturbation import Perturbation, length_scale
 
-__all__ = ["Fold", "low_rank_gradient", "low_rank_refusal", "micro_batch_norms"]
+__all__ = ["LAYERS", "Fold", "low_rank_gradient", "low_rank_refusal", "rows_make_forming_cheap"]
 
 # One element of a formed per-micro-batch gradient is written and read a few times from memory; in multiply-adds.
 TRAFFIC = 24.0
@@ -95,6 +96,8 @@ class _Layer:
         self.name, self.module, self.fold, self._radii = name, module, fold, radii
         self.input: torch.Tensor | None = None
         self.edge: Any = None
+        self.before: Any = None  # the graph's node that made the input
+        self.ran = self.closed = False  # in pass 2
         self.shape = torch.Size()
         self.length = torch.empty(0)  # 1 / ||g_i|| of each micro-batch, set between the passes
 
@@ -107,13 +110,25 @@ class _Layer:
         if self.input is not None:
             raise EngineError(f"{self.name} ({type(self.module).__name__}) runs more than once in a forward pass")
         out = type(self.module).forward(self.module, x)
+        if not out.requires_grad:
+            raise EngineError(f"{self.name} ({type(self.module).__name__}) runs without autograd")
         if x.shape[0] % self.fold.rows or x.shape[0] != out.shape[0]:
             raise EngineError(
                 f"{self.name} ({type(self.module).__name__}) got an input of shape {tuple(x.shape)}, whose leading "
                 f"axis is not the {self.fold.rows} rows of the mini-batch"
             )
         self.input, self.edge, self.shape = x.detach(), get_gradient_edge(out), out.shape
+        self.before = get_gradient_edge(x).node if x.requires_grad else None
         return out
+
+    def moved(self, x: torch.Tensor) -> torch.Tensor:
+        """Pass 2, checked: the same rows as in pass 1, once."""
+        if self.closed:  # recomputed by a checkpoint in the backward pass
+            return self.perturbed(x)
+        if self.ran or x.shape != _given(self.input).shape:
+            raise EngineError(f"{self.name} ({type(self.module).__name__}) sees other rows at the perturbed weights")
+        self.ran = True
+        return self.perturbed(x)
 
     def squared_norms(self, delta: torch.Tensor) -> torch.Tensor:
         """||g_i||^2 of the layer's parameters, of shape (M,)."""
@@ -310,7 +325,7 @@ class _Convolution(_Layer):
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-_LAYERS: dict[type[nn.Module], type[_Layer]] = {
+LAYERS: dict[type[nn.Module], type[_Layer]] = {
     nn.Linear: _Linear,
     nn.Embedding: _Embedding,
     nn.LayerNorm: _LayerNorm,
@@ -343,15 +358,19 @@ def low_rank_refusal(objective: Objective, perturbation: Perturbation) -> str | 
     trained = {id(w) for w in perturbation.parameters}
     owners: dict[int, str] = {}
     for name, module in objective.model.named_modules():
+        if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
+            return f"{name or 'the model'} is compiled"
         if isinstance(module, nn.modules.batchnorm._NormBase) and (module.training or module.running_mean is None):
             return f"{name} ({type(module).__name__}) mixes the rows of the mini-batch"
-        for parameter_name, parameter in module.named_parameters(recurse=False):
+        for parameter_name, parameter in module._parameters.items():
             if id(parameter) not in trained:
                 continue
             where = f"{name}.{parameter_name}" if name else parameter_name
             reason = _layer_refusal(module)
             if reason is not None:
                 return f"{where}: {reason}"
+            if parameter is not None and parameter._backward_hooks:
+                return f"{where} has a hook that changes its gradient"
             if id(parameter) in owners:
                 return f"{where} is tied to {owners[id(parameter)]}"
             owners[id(parameter)] = where
@@ -361,8 +380,12 @@ def low_rank_refusal(objective: Objective, perturbation: Perturbation) -> str | 
 
 
 def _layer_refusal(module: nn.Module) -> str | None:
-    if type(module) not in _LAYERS:
+    if type(module) not in LAYERS:
         return f"no low-rank form of {type(module).__name__}"
+    if "forward" in module.__dict__:
+        return f"this {type(module).__name__} has a forward of its own"
+    if any(name in module.__dict__ for name in ("weight", "bias")) or set(module._parameters) - {"weight", "bias"}:
+        return f"the weights of this {type(module).__name__} are computed before it runs"
     if isinstance(module, nn.Embedding) and (module.max_norm is not None or module.scale_grad_by_freq or module.sparse):
         return "an Embedding with max_norm, scale_grad_by_freq or sparse"
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and (
@@ -377,59 +400,81 @@ def low_rank_gradient(
     perturbation: Perturbation,
     scaling: Scaling,
     through: torch.nn.Module,
+    sink: Sink,
 ) -> torch.Tensor:
-    """Add the mSAM gradient to ``.grad``; returns the loss at the unperturbed weights.
+    """Give the mSAM gradient to ``sink``; returns the loss at the unperturbed weights.
 
     Raises
     ------
     EngineError
-        If a layer runs twice in a forward pass, or sees something else than the rows of the mini-batch.
+        If a layer runs twice in a forward pass, sees something else than the rows of the mini-batch, or is not the only
+        way from its weights to the loss. Random numbers are then set back and the sink has got nothing.
     """
     random = RandomState.now()
-    layers = _layers(objective, perturbation)
-    norms, loss = _first_pass(objective, layers, scaling)
-    for layer in layers.values():
-        layer.length = length_scale(norms, 1.0)
-    random.restore()
-    torch.clear_autocast_cache()
-    with _forwards(layers, "perturbed"):
-        means = _micro_batch_means(objective, objective.outputs(through=through))
-        scaling((_shares(objective, means) * means).sum()).backward()
+    try:
+        layers = _layers(objective, perturbation)
+        versions = objective.versions()
+        norms, loss = _first_pass(objective, perturbation, layers, scaling)
+        objective.check_unwritten(versions)
+        for layer in layers.values():
+            layer.length = length_scale(norms, 1.0)
+        random.restore()
+        torch.clear_autocast_cache()
+        with _forwards(layers, "moved"):
+            means = _micro_batch_means(objective, objective.outputs(through=through))
+            total = scaling((_shares(objective, means) * means).sum())
+            for layer in layers.values():
+                if not layer.ran:
+                    raise EngineError(f"{layer.name} ({type(layer.module).__name__}) runs in the first pass only")
+                layer.closed = True
+            sink.backward(total)
+    except EngineError:
+        random.restore()
+        raise
     return loss
-
-
-def micro_batch_norms(objective: Objective, perturbation: Perturbation) -> torch.Tensor:
-    """||g_i|| of every micro-batch, by the low-rank form; of shape (M,)."""
-    norms, _ = _first_pass(objective, _layers(objective, perturbation), lambda loss: loss)
-    return norms
 
 
 def _layers(objective: Objective, perturbation: Perturbation) -> dict[nn.Module, _Layer]:
     fold = Fold.of(objective.sizes, perturbation.parameters[0].device)
     radii = {id(w): rho for w, rho in zip(perturbation.parameters, perturbation.radii, strict=True)}
     return {
-        module: _LAYERS[type(module)](name, module, radii, fold)
+        module: LAYERS[type(module)](name, module, radii, fold)
         for name, module in objective.model.named_modules()
         if any(id(w) in radii for w in module.parameters(recurse=False))
     }
 
 
 def _first_pass(
-    objective: Objective, layers: dict[nn.Module, _Layer], scaling: Scaling
+    objective: Objective, perturbation: Perturbation, layers: dict[nn.Module, _Layer], scaling: Scaling
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Norms of the micro-batch gradients and the loss; leaves in each layer what pass 2 needs."""
     with _forwards(layers, "record"):
         means = _micro_batch_means(objective, objective.outputs())
-    for module in [module for module, layer in layers.items() if layer.edge is None]:
-        del layers[module]  # it did not run: no gradient, nothing to move
-    edges = [layer.edge for layer in layers.values()]
-    deltas = torch.autograd.grad(scaling(means.sum()), edges, allow_unused=True)
+        for module in [module for module, layer in layers.items() if layer.edge is None]:
+            module.__dict__.pop("forward")
+            del layers[module]  # it did not run: no gradient, nothing to move
+        if not layers or not means.requires_grad:
+            raise GradientError("the loss depends on no layer that the optimizer trains")
+        _check_ways(means, perturbation, layers)
+        edges = [layer.edge for layer in layers.values()]
+        # inside: a checkpoint that runs a layer again in the backward pass is seen
+        deltas = torch.autograd.grad(scaling(means.sum()), edges, allow_unused=True)
     squares = []
     with torch.no_grad(), torch.autocast(means.device.type, enabled=False):
         for layer, delta in zip(layers.values(), deltas, strict=True):
             delta = means.new_zeros(layer.shape) if delta is None else delta
             squares.append(layer.squared_norms(delta))
         return torch.stack(squares).sum(0).sqrt(), (_shares(objective, means) * means).sum().detach()
+
+
+def _check_ways(means: torch.Tensor, perturbation: Perturbation, layers: dict[nn.Module, _Layer]) -> None:
+    """Every way from a trained weight to the loss must lead through the output of its layer, in this very graph."""
+    starts = [means.grad_fn, *(layer.before for layer in layers.values())]
+    trained = {id(w) for w in perturbation.parameters}
+    for node in graph_nodes(starts, (layer.edge.node for layer in layers.values())):
+        if type(node).__name__ == "AccumulateGrad" and id(node.variable) in trained:
+            shape = tuple(node.variable.shape)
+            raise EngineError(f"a weight of shape {shape} is used outside its layer")
 
 
 def _micro_batch_means(objective: Objective, outputs: Any) -> torch.Tensor:
@@ -440,7 +485,9 @@ def _micro_batch_means(objective: Objective, outputs: Any) -> torch.Tensor:
             return values[None]
         parts = objective.slices
         cut = objective.cut
-        return torch.stack([objective.loss(cut(outputs, part), cut(objective.targets, part)) for part in parts])
+        return torch.stack(
+            [objective.loss(objective.cut_outputs(outputs, part), cut(objective.targets, part)) for part in parts]
+        )
     objective.check_rows(values, objective.rows)
     sizes = torch.tensor(objective.sizes, device=values.device)
     owner = torch.arange(len(objective.sizes), device=values.device).repeat_interleave(sizes)
@@ -466,7 +513,7 @@ def _forwards(layers: dict[nn.Module, _Layer], method: str) -> Iterator[None]:
         yield
     finally:
         for module in layers:
-            module.__dict__.pop("forward", None)
+            module.__dict__.pop("forward", None)  # none has one of its own: low_rank_refusal
 
 
 def _cuts(fold: Fold, leading: int) -> list[slice]:

@@ -7,14 +7,16 @@ M copies of the weights are held. On a CPU it is slower than the loop for all bu
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch.func import functional_call, grad_and_value, vmap
-from torch.utils._pytree import tree_map
 
+from msam_lawn.torch.containers import mapped
 from msam_lawn.torch.engines.loop import Scaling
+from msam_lawn.torch.engines.sink import Sink
 from msam_lawn.torch.objective import Objective
 from msam_lawn.torch.passes import RandomState, has_running_statistics
 from msam_lawn.torch.perturbation import Perturbation
@@ -34,11 +36,17 @@ def vmap_refusal(objective: Objective, perturbation: Perturbation, through: torc
     for name, module in objective.model.named_modules():
         if has_running_statistics(module):
             return f"{name} ({type(module).__name__}) moves running averages"
+    for name, w in objective.model.named_parameters():
+        if w._backward_hooks or getattr(w, "_post_accumulate_grad_hooks", None):
+            return f"{name} has gradient hooks, which gradients made by torch.func do not pass"
     return None
 
 
-def vmap_gradient(objective: Objective, perturbation: Perturbation, scaling: Scaling) -> torch.Tensor:
-    """Add the mSAM gradient to ``.grad``; returns the loss at the unperturbed weights."""
+def vmap_gradient(
+    objective: Objective, perturbation: Perturbation, scaling: Scaling, through: torch.nn.Module, sink: Sink
+) -> torch.Tensor:
+    """Give the mSAM gradient to ``sink``; returns the loss at the unperturbed weights."""
+    versions = objective.versions()
     names = {id(w): name for name, w in objective.model.named_parameters()}
     keys = [names[id(w)] for w in perturbation.parameters]
     weights = {key: w.detach() for key, w in zip(keys, perturbation.parameters, strict=True)}
@@ -58,21 +66,21 @@ def vmap_gradient(objective: Objective, perturbation: Perturbation, scaling: Sca
         rows = slice(start, start + count * size)
         start = rows.stop
         inputs, targets = (
-            tree_map(lambda leaf, c=count, s=size: _folded(leaf, c, s), objective.cut(tree, rows))
+            mapped(partial(_folded, count=count, size=size), objective.cut(tree, rows))
             for tree in (objective.inputs, objective.targets)
         )
         random = RandomState.now()
         gradients, losses = vmap(grad_and_value(mean_loss), (None, 0, 0), randomness="different")(
             weights, inputs, targets
         )
+        objective.check_unwritten(versions)
         perturbed = _moved(perturbation, keys, gradients, count)
         random.restore()
         gradients, _ = vmap(grad_and_value(mean_loss), (0, 0, 0), randomness="different")(perturbed, inputs, targets)
         for key in keys:
             summed[key] += gradients[key].sum(0) * (size / objective.rows)
         total = total + losses.sum() * (size / objective.rows)
-    for key, w in zip(keys, perturbation.parameters, strict=True):
-        w.grad = summed[key] if w.grad is None else w.grad + summed[key]
+    sink.add(perturbation.parameters, [summed[key].detach() for key in keys])
     return total.detach() / scaling(torch.ones_like(total))
 
 
