@@ -452,7 +452,7 @@ class Fit:
             regions.append((self._least_penalty(free, limits), centre, limits))
         regions.sort(key=lambda region: region[0])
         best: FitResult | None = None
-        for starts in SEARCH_STARTS:
+        for starts in (STARTS if set(free) <= set(self.priors) else STARTS_WITHOUT_PRIORS, STARTS_AGAIN):
             for penalty, centre, limits in regions:
                 if best is not None and best.chi2 <= penalty:
                     continue  # the priors alone cost more there
@@ -497,9 +497,10 @@ class Fit:
         )
 
 
-# Starts of the search; the second search is for points that are excluded anyway, where minima lie in odd places.
-SEARCH_STARTS = (48, 240)
-SEARCH_AGAIN_ABOVE = 1000.0
+# Starts of the search for each sign of dm31: where priors tell the minima of the data apart, and where they are equal.
+STARTS, STARTS_WITHOUT_PRIORS = 48, 144
+# Points that are excluded anyway are searched again: there minima lie in odd places.
+STARTS_AGAIN, SEARCH_AGAIN_ABOVE = 240, 1000.0
 # Minima of the copy that are looked at on the exact chi2: within its error of the lowest, and not more than these.
 COPY_ERROR, LARGEST_POLISHED = 12.0, 6
 
