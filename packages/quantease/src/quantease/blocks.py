@@ -72,8 +72,7 @@ def find_blocks(model: nn.Module) -> Blocks:
     ModelError
         If there is none, the model holds no weights, is quantised already, or keeps experts as packed parameters.
     """
-    if getattr(model, "quantization_method", None) is not None or hasattr(model, "hf_quantizer"):
-        raise ModelError("the model is quantised already; load the full-precision checkpoint")
+    refuse_quantized(model)
     candidates = [
         (name, tuple(module))
         for name, module in model.named_modules()
@@ -85,12 +84,29 @@ def find_blocks(model: nn.Module) -> Blocks:
     for parameter_name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise ModelError(f"{parameter_name} is on the meta device; load the model with its weights")
-        if parameter_name.startswith(f"{name}.") and parameter.ndim == 3 and ".conv" not in parameter_name:
-            raise ModelError(
-                f"{parameter_name} of shape {tuple(parameter.shape)} packs the experts of a mixture into one "
-                "parameter; that is not supported. Quantise a dense model, or one with a Linear for each expert"
-            )
+    for module_name, module in model.named_modules():
+        _refuse_packed_experts(module_name, module)
     return Blocks(name, modules)
+
+
+def refuse_quantized(model: nn.Module) -> None:
+    """Refuse a model whose weights are quantised, by another program or by this one."""
+    ours = any(type(module).__module__.startswith("quantease.") for module in model.modules())
+    if ours or getattr(model, "quantization_method", None) is not None or hasattr(model, "hf_quantizer"):
+        raise ModelError("the model is quantised already; load the full-precision checkpoint")
+
+
+def _refuse_packed_experts(name: str, module: nn.Module) -> None:
+    """Experts of a mixture as 3-D parameters of one module: no Linear layer, so nothing here would quantise them."""
+    if "expert" not in type(module).__name__.lower():
+        return
+    for own, parameter in module.named_parameters(recurse=False):
+        if parameter.ndim >= 2:
+            raise ModelError(
+                f"{name}.{own} of shape {tuple(parameter.shape)} packs the experts of a mixture into one parameter of "
+                f"{type(module).__name__}; that is not supported. Quantise a dense model, or one with a Linear for "
+                "each expert"
+            )
 
 
 def linear_layers(blocks: Blocks, index: int) -> dict[str, LinearLayer]:
