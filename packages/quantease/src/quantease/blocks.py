@@ -125,6 +125,10 @@ class _Stop(Exception):
     """What was asked for has been seen."""
 
 
+REPLAY_TOLERANCE = 1e-3, 1e-4  # relative, absolute: on a GPU sums may differ between two passes
+UNREPLAYABLE = (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, NotImplementedError)
+
+
 @torch.no_grad()
 def capture_calls(model: nn.Module, blocks: Blocks, windows: Tensor) -> tuple[list[Tensor], list[list[Call]]]:
     """Hidden states that enter the first block, and how every block is called, window by window.
@@ -135,7 +139,39 @@ def capture_calls(model: nn.Module, blocks: Blocks, windows: Tensor) -> tuple[li
         One of shape (1, length, width) a window.
     calls : list of list of Call
         ``calls[window][block]``.
+
+    Raises
+    ------
+    ModelError
+        If the model does not run its blocks one after another, each on the hidden states of the one before.
     """
+    leaving: list[Tensor] = []
+    try:
+        hidden, calls = _captured(model, blocks, windows, leaving)
+        state = hidden[0].clone()
+        for block, call in zip(blocks.modules, calls[0], strict=True):
+            state = run_block(block, state, call, state.device)
+        replayed = torch.allclose(state, leaving[0], *REPLAY_TOLERANCE, equal_nan=True)
+    except ModelError:
+        raise
+    except UNREPLAYABLE as error:
+        said = " ".join(str(error).split())
+        raise ModelError(
+            f"the blocks of {type(model).__name__} ({blocks.name}) cannot be run one by one "
+            f"({type(error).__name__}: {said}); the model is no plain decoder"
+        ) from error
+    if not replayed:
+        raise ModelError(
+            f"the blocks of {type(model).__name__} ({blocks.name}), run one by one on recorded arguments, do not give "
+            "what the model gives: something passes from block to block beside the hidden states. That is not supported"
+        )
+    return hidden, calls
+
+
+def _captured(
+    model: nn.Module, blocks: Blocks, windows: Tensor, leaving: list[Tensor]
+) -> tuple[list[Tensor], list[list[Call]]]:
+    """What ``capture_calls`` returns; the states that leave the last block for the first window go to ``leaving``."""
     hidden: list[Tensor] = []
     calls: list[list[Call]] = []
 
@@ -147,11 +183,13 @@ def capture_calls(model: nn.Module, blocks: Blocks, windows: Tensor) -> tuple[li
             calls[-1].append(Call(args[1:], kwargs))
             if last:
                 raise _Stop
-            return (state,) if returns_tuple else state
+            return state if outputs is None else (state, *[None] * (outputs - 1))
 
         return forward
 
-    returns_tuple = _returns_tuple(model, blocks.modules[0], windows[:1])
+    output = _last_output(model, blocks.modules[-1], windows[:1])
+    outputs = len(output) if isinstance(output, tuple | list) else None
+    leaving.append(output if outputs is None else output[0])
     for index, block in enumerate(blocks.modules):
         block.forward = recorder(index == len(blocks.modules) - 1)
     try:
@@ -164,11 +202,12 @@ def capture_calls(model: nn.Module, blocks: Blocks, windows: Tensor) -> tuple[li
     return hidden, calls
 
 
-def _returns_tuple(model: nn.Module, block: nn.Module, window: Tensor) -> bool:
-    seen: list[bool] = []
+def _last_output(model: nn.Module, block: nn.Module, window: Tensor) -> Any:
+    """What the last block gives in an ordinary pass, which ends there."""
+    seen: list[Any] = []
 
     def look(_module: nn.Module, _args: Any, output: Any) -> None:
-        seen.append(isinstance(output, tuple))
+        seen.append(output)
         raise _Stop
 
     handle = block.register_forward_hook(look)
@@ -194,7 +233,7 @@ def run_block(block: nn.Module, state: Tensor, call: Call, device: torch.device)
     """Hidden states that leave a block, on the device they came from."""
     args, kwargs = _to_device((call.args, call.kwargs), device)
     output = block(state.to(device), *args, **kwargs)
-    result: Tensor = output[0] if isinstance(output, tuple) else output
+    result: Tensor = output[0] if isinstance(output, tuple | list) else output
     return result.to(state.device)
 
 
@@ -246,7 +285,11 @@ def shared_inputs(
     reached = {name for _, names in groups for name in names}
     for name in layers:
         if name not in reached:
-            raise ModelError(f"{name} does not run on the calibration text; leave it out with skip=[{name!r}]")
+            pattern = f"*.{name.rpartition('.')[2]}"
+            raise ModelError(
+                f"{name} does not run on the calibration text; leave it out with skip=[{pattern!r}] (state-space "
+                "mixers read the weight of such a layer without calling it)"
+            )
     return [tuple(names) for _, names in groups]
 
 

@@ -36,6 +36,14 @@ def main(argv: list[str] | None = None) -> int:
         return UNUSABLE
 
 
+def _quiet_transformers() -> None:
+    """No progress bars and advice of the library between our lines."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+
+
 def _read_text(file: Path) -> str:
     """A text in UTF-8, or an error that names the file."""
     try:
@@ -176,6 +184,7 @@ def _quantize(arguments: argparse.Namespace) -> int:
     if not arguments.out.exists():
         check_writable(arguments.out)
     scheme, solver, outliers = _settings(arguments, arguments.method)
+    _quiet_transformers()
     tokenizer = load_tokenizer(arguments.model)
     text = _read_text(arguments.calib)
     quantized = quantize_model(
@@ -212,6 +221,7 @@ def _nll(source: str, tokenizer_of: str, text: Path, length: int, windows: int) 
 def _eval(arguments: argparse.Namespace) -> int:
     from quantease.evaluation import paired_difference
 
+    _quiet_transformers()
     nll = _nll(arguments.model, arguments.model, arguments.text, arguments.length, arguments.windows)
     print(_perplexity(arguments.model, nll))
     if arguments.against is not None:
@@ -236,6 +246,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     from quantease.models import load_model, load_tokenizer
     from quantease.pipeline import quantize_model
 
+    _quiet_transformers()
     tokenizer = load_tokenizer(arguments.model)
     text = _read_text(arguments.calib)
     windows = token_windows(tokenizer, text, arguments.length, arguments.windows)

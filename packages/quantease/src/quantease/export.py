@@ -170,7 +170,15 @@ def _write(
 def _compare(model: nn.Module, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    compare_logits(model, AutoModelForCausalLM.from_pretrained(folder, dtype=next(model.parameters()).dtype))
+    try:
+        reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=next(model.parameters()).dtype)
+    except Exception as error:  # whatever its reason, nobody could load the folder
+        said = " ".join(str(error).split())
+        raise ExportError(
+            f"transformers cannot load {type(model).__name__} in this format ({type(error).__name__}: {said}); use "
+            "export_dense or save_native"
+        ) from error
+    compare_logits(model, reloaded)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from quantease.errors import ExportError, ModelError
 from quantease.model_folder import read_description
-from quantease.native import TRUE_CONFIG, is_native, load_native
+from quantease.native import is_native, load_native, true_config
 
 __all__ = ["load_model", "load_tokenizer"]
 
@@ -67,7 +67,7 @@ def load_model(source: str | os.PathLike[str]) -> Any:
 
 def load_tokenizer(source: str | os.PathLike[str]) -> Any:
     """The tokenizer that belongs to ``load_model(source)``."""
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     if str(source) == SMOLLM2:
         file = _smollm2()
@@ -78,8 +78,7 @@ def load_tokenizer(source: str | os.PathLike[str]) -> Any:
     with _naming(folder):
         if not native:
             return AutoTokenizer.from_pretrained(folder)
-        described = json.loads((folder / TRUE_CONFIG).read_text(encoding="utf-8"))
-        return AutoTokenizer.from_pretrained(folder, config=AutoConfig.for_model(**described))
+        return AutoTokenizer.from_pretrained(folder, config=true_config(folder))
 
 
 def _check_folder(folder: Path) -> None:

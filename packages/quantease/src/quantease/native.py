@@ -142,6 +142,7 @@ def save_native(
             "transposed": module.transposed,
         }
     config: Any = model.config
+    true = json.loads(config.to_json_string(use_diff=False)) | {"dtype": str(stored_as).removeprefix("torch.")}
     about = {
         "format": FORMAT,
         "model": type(model).__name__,
@@ -157,7 +158,7 @@ def save_native(
         max_shard_size=max_shard_size,
         described=about,
         edit_config=_refused_by_transformers,
-        more={TRUE_CONFIG: config.to_json_string(use_diff=False)},
+        more={TRUE_CONFIG: json.dumps(true, indent=1)},
     ) as scratch:
         _compare(model, scratch)
 
@@ -188,7 +189,7 @@ def load_native(folder: str | os.PathLike[str], dtype: torch.dtype | None = None
         If the folder is not of this format, or a file in it is not the one that was written.
     """
     from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     place = Path(folder)
     about = read_description(place)
@@ -198,8 +199,7 @@ def load_native(folder: str | os.PathLike[str], dtype: torch.dtype | None = None
         raise ExportError(f"{place} is of format {about.get('format')!r}; this version reads format {FORMAT}")
     stored_as = getattr(torch, about["dtype"])
     computed_in = stored_as if dtype is None else dtype
-    described = json.loads((place / TRUE_CONFIG).read_text(encoding="utf-8"))
-    config = AutoConfig.for_model(**described)
+    config = true_config(place)
     with init_empty_weights(include_buffers=False):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=computed_in)  # type: ignore[no-untyped-call]
     state: dict[str, Tensor] = {}
@@ -216,8 +216,8 @@ def load_native(folder: str | os.PathLike[str], dtype: torch.dtype | None = None
     for key, tensor in state.items():
         if key in parameters and tensor.dtype == stored_as:
             state[key] = tensor.to(computed_in)
-    _, unexpected = model.load_state_dict(state, strict=False, assign=True)
-    model.tie_weights()
+    missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights(missing_keys=set(missing))
     absent = [key for key, tensor in model.state_dict().items() if tensor.is_meta]
     if unexpected or absent:
         raise ExportError(f"{place} does not fit its config: missing {absent}, unexpected {list(unexpected)}")
@@ -225,6 +225,14 @@ def load_native(folder: str | os.PathLike[str], dtype: torch.dtype | None = None
         model.generation_config = GenerationConfig.from_pretrained(place)
     model.config._name_or_path = str(place)
     return model.eval()
+
+
+def true_config(folder: Path) -> Any:
+    """The config of the model that a native folder holds."""
+    from transformers import AutoConfig
+
+    kind = type(AutoConfig.for_model(json.loads((folder / TRUE_CONFIG).read_text(encoding="utf-8"))["model_type"]))
+    return kind.from_json_file(folder / TRUE_CONFIG)
 
 
 def _refused_by_transformers(config: dict[str, Any]) -> dict[str, Any]:
