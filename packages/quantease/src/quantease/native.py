@@ -246,4 +246,11 @@ def _refused_by_transformers(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compare(model: nn.Module, folder: Path) -> None:
-    compare_logits(model, load_native(folder, next(model.parameters()).dtype))
+    try:
+        compare_logits(model, load_native(folder, next(model.parameters()).dtype))
+    except (AttributeError, TypeError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise ExportError(
+            f"{type(model).__name__} does not run with QuantizedLinear layers ({type(error).__name__}: {said}); it may "
+            "read their weights itself. Use export_dense"
+        ) from error
