@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,3 +44,18 @@ def tiny(architecture: str) -> Any:
         "mixtral": lambda: hf.MixtralConfig(**llama, num_local_experts=2),
     }[architecture]()
     return hf.AutoModelForCausalLM.from_config(config).float().eval()
+
+
+def numbered_words(folder: Path, chat_template: str | None = None) -> Any:
+    """A tokenizer of the words w0 .. w99, saved to a folder."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(WordLevel({f"w{i}": i for i in range(100)}, unk_token="w0"))
+    words.pre_tokenizer = Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0")
+    tokenizer.chat_template = chat_template
+    tokenizer.save_pretrained(folder)
+    return tokenizer

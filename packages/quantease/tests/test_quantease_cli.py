@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from quantease.cli import main
 from quantease.plots import draw_report
-from quantease_cases import tiny
+from quantease_cases import numbered_words, tiny
 
 
 def test_the_readme_example_runs_as_written(capsys) -> None:
@@ -35,15 +35,8 @@ def test_layer_prints_every_method(tmp_path: Path, capsys) -> None:
 
 def _saved_model(folder: Path) -> Path:
     """A tiny model with a tokenizer of numbered words."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(WordLevel({f"w{i}": i for i in range(100)}, unk_token="w0"))
-    words.pre_tokenizer = Whitespace()
     tiny("llama").save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0").save_pretrained(folder)
+    numbered_words(folder)
     return folder
 
 

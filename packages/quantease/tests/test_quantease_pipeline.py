@@ -1,12 +1,6 @@
 from __future__ import annotations
 
-import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -97,44 +91,8 @@ def test_stored_moments_give_the_same_codes(tmp_path: Path) -> None:
     ]
     assert _same(_codes(runs[0]), _codes(runs[1]))
     assert _same(_codes(runs[0]), _codes(runs[2]))
-    with pytest.raises(ModelError, match="differs in windows"):
-        quantize_model(tiny("llama"), WINDOWS[:3], QuantizationScheme(3), moments=tmp_path / "m")
-
-
-def test_killed_and_resumed_is_identical(tmp_path: Path) -> None:
-    """SIGKILL after the first of three blocks; the second run reads it and ends with the same codes and report."""
-    folder = tmp_path / "run"
-    program = f"""
-        import os, signal, warnings
-        from pathlib import Path
-        warnings.simplefilter("ignore")
-        from quantease import QuantizationScheme, OutlierConfig, quantize_model
-        from quantease_cases import WINDOWS, tiny
-        def die(at):
-            if at.blocks_done == 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-        quantize_model(tiny("llama"), WINDOWS, QuantizationScheme(3), outliers=OutlierConfig(0.02), drift_windows=2,
-                       folder=Path({str(folder)!r}), progress=die)
-    """
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=environment, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert len(list((folder / "blocks").glob("*.safetensors"))) == 1
-
-    settings = {"outliers": OutlierConfig(0.02), "drift_windows": 2}
-    done = []
-    resumed = quantize_model(
-        tiny("llama"), WINDOWS, QuantizationScheme(3), folder=folder, progress=done.append, **settings
-    )
-    straight = quantize_model(tiny("llama"), WINDOWS, QuantizationScheme(3), **settings)
-    assert done[0].seconds_left is None
-    assert _same(_codes(resumed), _codes(straight))
-    assert _same(dict(resumed.model.state_dict()), dict(straight.model.state_dict()))
-    assert resumed.reports == straight.reports
-    rows = [json.loads(line) for line in (folder / "report.jsonl").read_text().splitlines()]
-    assert [row["error"] for row in rows] == [report.error for report in straight.reports]
-    with pytest.raises(ModelError, match="differs in scheme"):
-        quantize_model(tiny("llama"), WINDOWS, QuantizationScheme(4), folder=folder, **settings)
+    quantize_model(tiny("llama"), WINDOWS[:3], QuantizationScheme(3), moments=tmp_path / "m")
+    assert len(list((tmp_path / "m").glob("*/moments-*.safetensors"))) == 2 * 3  # other tokens, pieces of their own
 
 
 @pytest.mark.parametrize(("bits", "group", "symmetric"), EXPORTED)
@@ -190,14 +148,15 @@ def test_what_is_not_supported_is_refused_with_the_remedy(tmp_path: Path) -> Non
         quantize_model(tiny("llama"), WINDOWS, QuantizationScheme(3, 24))
     broken = tiny("llama")
     broken.model.layers[1].mlp.up_proj.weight.data[0, 0] = float("nan")
-    with pytest.raises(LayerError, match=r"layers.1.mlp"):
+    before = broken.model.layers[0].mlp.up_proj.weight.clone()
+    with pytest.raises(LayerError, match=r"layers.1.mlp.up_proj.weight\[0, 0\]=nan"):
         quantize_model(broken, WINDOWS, scheme, error_feedback=False)
+    assert torch.equal(broken.model.layers[0].mlp.up_proj.weight, before)
     conv = quantize_model(tiny("gpt2"), WINDOWS, scheme, error_feedback=False)
-    with pytest.raises(ExportError, match=r"is a Conv1D; .* use export_dense"):
+    with pytest.raises(
+        ExportError, match=r"is a Conv1D; it holds its weight as \(inputs, outputs\).* use export_dense"
+    ):
         export_compressed_tensors(conv, tmp_path / "conv")
-    half = quantize_model(tiny("llama").bfloat16(), WINDOWS, scheme, error_feedback=False)
-    with pytest.raises(ExportError, match=r"scale_dtype='bfloat16'"):
-        export_compressed_tensors(half, tmp_path / "half")
 
 
 def test_skipped_layers_stay_as_they_were() -> None:

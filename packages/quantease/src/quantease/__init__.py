@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from quantease.calibration import token_windows
     from quantease.coordinate_descent import Certificate
-    from quantease.errors import CalibrationWarning, ExportError, LayerError, ModelError, SchemeError
+    from quantease.errors import (
+        CalibrationWarning,
+        ExportError,
+        FolderWarning,
+        FormatWarning,
+        LayerError,
+        ModelError,
+        ScaleWarning,
+        SchemeError,
+    )
     from quantease.evaluation import PairedDifference, paired_difference, token_nll
     from quantease.export import export_compressed_tensors, export_dense
     from quantease.layer import LayerResult, quantize_layer
@@ -26,6 +35,8 @@ _HOME = {
     "CalibrationWarning": "errors",
     "Certificate": "coordinate_descent",
     "ExportError": "errors",
+    "FolderWarning": "errors",
+    "FormatWarning": "errors",
     "LayerError": "errors",
     "LayerReport": "pipeline",
     "LayerResult": "layer",
@@ -36,6 +47,7 @@ _HOME = {
     "QuantizationScheme": "scheme",
     "QuantizedLinear": "native",
     "QuantizedModel": "pipeline",
+    "ScaleWarning": "errors",
     "SchemeError": "errors",
     "SolverConfig": "scheme",
     "SparseWeights": "outliers",
@@ -56,6 +68,8 @@ __all__ = [
     "CalibrationWarning",
     "Certificate",
     "ExportError",
+    "FolderWarning",
+    "FormatWarning",
     "LayerError",
     "LayerReport",
     "LayerResult",
@@ -66,6 +80,7 @@ __all__ = [
     "QuantizationScheme",
     "QuantizedLinear",
     "QuantizedModel",
+    "ScaleWarning",
     "SchemeError",
     "SolverConfig",
     "SparseWeights",

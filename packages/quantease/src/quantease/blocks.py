@@ -72,8 +72,7 @@ def find_blocks(model: nn.Module) -> Blocks:
     ModelError
         If there is none, the model holds no weights, is quantised already, or keeps experts as packed parameters.
     """
-    if getattr(model, "quantization_method", None) is not None or hasattr(model, "hf_quantizer"):
-        raise ModelError("the model is quantised already; load the full-precision checkpoint")
+    refuse_quantized(model)
     candidates = [
         (name, tuple(module))
         for name, module in model.named_modules()
@@ -85,12 +84,29 @@ def find_blocks(model: nn.Module) -> Blocks:
     for parameter_name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise ModelError(f"{parameter_name} is on the meta device; load the model with its weights")
-        if parameter_name.startswith(f"{name}.") and parameter.ndim == 3 and ".conv" not in parameter_name:
-            raise ModelError(
-                f"{parameter_name} of shape {tuple(parameter.shape)} packs the experts of a mixture into one "
-                "parameter; that is not supported. Quantise a dense model, or one with a Linear for each expert"
-            )
+    for module_name, module in model.named_modules():
+        _refuse_packed_experts(module_name, module)
     return Blocks(name, modules)
+
+
+def refuse_quantized(model: nn.Module) -> None:
+    """Refuse a model whose weights are quantised, by another program or by this one."""
+    ours = any(type(module).__module__.startswith("quantease.") for module in model.modules())
+    if ours or getattr(model, "quantization_method", None) is not None or hasattr(model, "hf_quantizer"):
+        raise ModelError("the model is quantised already; load the full-precision checkpoint")
+
+
+def _refuse_packed_experts(name: str, module: nn.Module) -> None:
+    """Experts of a mixture as 3-D parameters of one module: no Linear layer, so nothing here would quantise them."""
+    if "expert" not in type(module).__name__.lower():
+        return
+    for own, parameter in module.named_parameters(recurse=False):
+        if parameter.ndim >= 2:
+            raise ModelError(
+                f"{name}.{own} of shape {tuple(parameter.shape)} packs the experts of a mixture into one parameter of "
+                f"{type(module).__name__}; that is not supported. Quantise a dense model, or one with a Linear for "
+                "each expert"
+            )
 
 
 def linear_layers(blocks: Blocks, index: int) -> dict[str, LinearLayer]:
@@ -109,6 +125,10 @@ class _Stop(Exception):
     """What was asked for has been seen."""
 
 
+REPLAY_TOLERANCE = 1e-3, 1e-4  # relative, absolute: on a GPU sums may differ between two passes
+UNREPLAYABLE = (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, NotImplementedError)
+
+
 @torch.no_grad()
 def capture_calls(model: nn.Module, blocks: Blocks, windows: Tensor) -> tuple[list[Tensor], list[list[Call]]]:
     """Hidden states that enter the first block, and how every block is called, window by window.
@@ -119,7 +139,39 @@ def capture_calls(model: nn.Module, blocks: Blocks, windows: Tensor) -> tuple[li
         One of shape (1, length, width) a window.
     calls : list of list of Call
         ``calls[window][block]``.
+
+    Raises
+    ------
+    ModelError
+        If the model does not run its blocks one after another, each on the hidden states of the one before.
     """
+    leaving: list[Tensor] = []
+    try:
+        hidden, calls = _captured(model, blocks, windows, leaving)
+        state = hidden[0].clone()
+        for block, call in zip(blocks.modules, calls[0], strict=True):
+            state = run_block(block, state, call, state.device)
+        replayed = torch.allclose(state, leaving[0], *REPLAY_TOLERANCE, equal_nan=True)
+    except ModelError:
+        raise
+    except UNREPLAYABLE as error:
+        said = " ".join(str(error).split())
+        raise ModelError(
+            f"the blocks of {type(model).__name__} ({blocks.name}) cannot be run one by one "
+            f"({type(error).__name__}: {said}); the model is no plain decoder"
+        ) from error
+    if not replayed:
+        raise ModelError(
+            f"the blocks of {type(model).__name__} ({blocks.name}), run one by one on recorded arguments, do not give "
+            "what the model gives: something passes from block to block beside the hidden states. That is not supported"
+        )
+    return hidden, calls
+
+
+def _captured(
+    model: nn.Module, blocks: Blocks, windows: Tensor, leaving: list[Tensor]
+) -> tuple[list[Tensor], list[list[Call]]]:
+    """What ``capture_calls`` returns; the states that leave the last block for the first window go to ``leaving``."""
     hidden: list[Tensor] = []
     calls: list[list[Call]] = []
 
@@ -131,11 +183,13 @@ def capture_calls(model: nn.Module, blocks: Blocks, windows: Tensor) -> tuple[li
             calls[-1].append(Call(args[1:], kwargs))
             if last:
                 raise _Stop
-            return (state,) if returns_tuple else state
+            return state if outputs is None else (state, *[None] * (outputs - 1))
 
         return forward
 
-    returns_tuple = _returns_tuple(model, blocks.modules[0], windows[:1])
+    output = _last_output(model, blocks.modules[-1], windows[:1])
+    outputs = len(output) if isinstance(output, tuple | list) else None
+    leaving.append(output if outputs is None else output[0])
     for index, block in enumerate(blocks.modules):
         block.forward = recorder(index == len(blocks.modules) - 1)
     try:
@@ -148,11 +202,12 @@ def capture_calls(model: nn.Module, blocks: Blocks, windows: Tensor) -> tuple[li
     return hidden, calls
 
 
-def _returns_tuple(model: nn.Module, block: nn.Module, window: Tensor) -> bool:
-    seen: list[bool] = []
+def _last_output(model: nn.Module, block: nn.Module, window: Tensor) -> Any:
+    """What the last block gives in an ordinary pass, which ends there."""
+    seen: list[Any] = []
 
     def look(_module: nn.Module, _args: Any, output: Any) -> None:
-        seen.append(isinstance(output, tuple))
+        seen.append(output)
         raise _Stop
 
     handle = block.register_forward_hook(look)
@@ -178,7 +233,7 @@ def run_block(block: nn.Module, state: Tensor, call: Call, device: torch.device)
     """Hidden states that leave a block, on the device they came from."""
     args, kwargs = _to_device((call.args, call.kwargs), device)
     output = block(state.to(device), *args, **kwargs)
-    result: Tensor = output[0] if isinstance(output, tuple) else output
+    result: Tensor = output[0] if isinstance(output, tuple | list) else output
     return result.to(state.device)
 
 
@@ -230,7 +285,11 @@ def shared_inputs(
     reached = {name for _, names in groups for name in names}
     for name in layers:
         if name not in reached:
-            raise ModelError(f"{name} does not run on the calibration text; leave it out with skip=[{name!r}]")
+            pattern = f"*.{name.rpartition('.')[2]}"
+            raise ModelError(
+                f"{name} does not run on the calibration text; leave it out with skip=[{pattern!r}] (state-space "
+                "mixers read the weight of such a layer without calling it)"
+            )
     return [tuple(names) for _, names in groups]
 
 

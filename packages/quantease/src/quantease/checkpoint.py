@@ -1,100 +1,150 @@
-"""Finished blocks on disk: one safetensors file a block, written whole or not at all.
+"""Finished blocks and moments on disk, known by all that they depend on.
 
-Layout of the folder: ``settings.json`` (what the run was asked for), ``blocks/0000.safetensors`` (codes, scales, zeros
-and sparse parts by module; the report rows in its metadata), ``report.jsonl`` (all rows so far).
+A run is known by the checksum of every parameter and buffer, the config, the tokens, what was asked for, the number of
+threads (sums of other threads differ in the last digit, and codes with them) and the versions of the libraries that
+compute (``papershelf_core.work_folder``). Its pieces lie in ``FOLDER/<run>/``: ``block-0000-<checksum>.safetensors``
+(codes, scales, zeros and sparse parts by module; the report rows in its metadata) and ``report.jsonl`` (all rows so
+far), a copy of which lies in FOLDER. Another run in the same folder has pieces of its own.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from papershelf_core.files import write_text
+from papershelf_core.work_folder import WorkFolder, identity
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from quantease.coordinate_descent import Certificate
-from quantease.errors import ModelError
+from quantease.errors import FolderWarning
 from quantease.layer import LayerResult
 from quantease.outliers import SparseWeights
 from quantease.scheme import QuantizationScheme
 
-__all__ = ["Checkpoint", "MomentStore", "write_whole"]
+__all__ = ["Checkpoint", "MomentStore", "digest_of_model", "digest_of_tensors", "naming", "run_identity"]
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text under a temporary name in the same folder, then rename it."""
-    scratch = path.with_name(path.name + ".part")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
+def run_identity(job: dict[str, Any]) -> dict[str, Any]:
+    """What a run depends on: ``job``, and the versions of what computes it."""
+    import numba
+    import transformers
+
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__, "numba": numba.__version__}
+    return identity("quantease", job | {"libraries": versions})
 
 
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Write the settings of a run into its folder, or refuse a folder that belongs to another run."""
-    recorded = folder / "settings.json"
-    if not recorded.exists():
-        write_whole(recorded, json.dumps(settings, indent=1))
-        return
-    earlier = json.loads(recorded.read_text(encoding="utf-8"))
-    differing = sorted(key for key in settings if earlier.get(key) != json.loads(json.dumps(settings[key])))
-    if differing:
-        raise ModelError(
-            f"{folder} holds a run that differs in {', '.join(differing)}; choose another folder or delete it"
-        )
+def digest_of_model(model: nn.Module) -> str:
+    """Checksum of the names, types, shapes and values of all parameters and buffers, and of class and config."""
+    tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    config: Any = getattr(model, "config", None)
+    described = {} if config is None else config.to_dict()
+    described["attention"] = getattr(config, "_attn_implementation", None)
+    text = json.dumps(
+        {key: value for key, value in described.items() if key not in ("_name_or_path", "transformers_version")},
+        sort_keys=True,
+        default=str,
+    )
+    return digest_of_tensors(tensors, f"{type(model).__module__}.{type(model).__qualname__}\n{text}")
+
+
+def digest_of_tensors(tensors: dict[str, Tensor], about: str = "") -> str:
+    """SHA-256 of tensors by name, types and shapes included."""
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in tensors.items():
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        if flat.numel():
+            digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def naming(target: Path) -> Iterator[None]:
+    """Say which file could not be written: neither a full disk nor the safetensors library names it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OSError(f"{target} could not be written ({reason}); make room or choose another folder") from error
+
+
+class _Pieces:
+    """Safetensors files of one run, one a block."""
+
+    def __init__(self, folder: Path, name: str, of: dict[str, Any]) -> None:
+        self.folder, self.name = folder, name
+        with naming(folder):
+            self.work = WorkFolder(folder, of)
+
+    def finished(self, index: int) -> Path | None:
+        """The file of a block, checked against its checksum; a damaged one is named and counts as not done."""
+        name, before = self._piece(index), len(self.work.damaged)
+        try:
+            found = self.work.finished(name)
+        except FileNotFoundError:  # another run of the same job removed a damaged piece at the same moment
+            found = None
+        if len(self.work.damaged) > before:
+            warnings.warn(
+                f"{self.work.path / name} did not match its checksum and was removed; block {index} is done again",
+                FolderWarning,
+                stacklevel=4,
+            )
+        return found
+
+    def keep(self, index: int, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        """Write the file of a block."""
+        whole = {name: tensor.contiguous().cpu().clone() for name, tensor in tensors.items()}
+        with naming(self.work.path / self._piece(index)), self.work.writing(self._piece(index)) as scratch:
+            save_file(whole, scratch, metadata=metadata)
+
+    def _piece(self, index: int) -> str:
+        return f"{self.name}-{index:04d}.safetensors"
 
 
 class MomentStore:
-    """Full-precision moments of every block, so that many settings can share one pass over the calibration text.
+    """Full-precision moments of every block, so that many settings can share one pass over the calibration text."""
 
-    Raises
-    ------
-    ModelError
-        If the folder holds the moments of other weights or tokens.
-    """
-
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        _claim(folder, settings)
+    def __init__(self, folder: Path, of: dict[str, Any]) -> None:
+        self.pieces = _Pieces(folder, "moments", of)
 
     def complete(self, blocks: int) -> bool:
-        """Whether all blocks are there."""
-        return all(self._block(index).exists() for index in range(blocks))
+        """Whether all blocks are there and whole."""
+        found = [self.pieces.finished(index) for index in range(blocks)]  # all of them, so that all damaged are named
+        return None not in found
 
     def read(self, index: int) -> dict[str, Tensor]:
         """Sigma by the name of the first layer of each group."""
-        stored: dict[str, Tensor] = load_file(self._block(index))
+        found = self.pieces.finished(index)
+        if found is None:
+            raise OSError(
+                f"{self.pieces.work.path}: the moments of block {index} went away during the run; start again"
+            )
+        stored: dict[str, Tensor] = load_file(found)
         return stored
 
     def write(self, index: int, totals: dict[str, Tensor]) -> None:
         """Keep the moments of one block."""
-        scratch = self._block(index).with_suffix(".part")
-        save_file({name: total.cpu().contiguous() for name, total in totals.items()}, scratch)
-        os.replace(scratch, self._block(index))
-
-    def _block(self, index: int) -> Path:
-        return self.folder / f"{index:04d}.safetensors"
+        self.pieces.keep(index, totals, {})
 
 
 class Checkpoint:
-    """Blocks of one run in one folder.
+    """Finished blocks of one run."""
 
-    Raises
-    ------
-    ModelError
-        If the folder holds a run of other settings, weights or tokens.
-    """
-
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, of: dict[str, Any]) -> None:
         self.folder = folder
-        (folder / "blocks").mkdir(parents=True, exist_ok=True)
-        _claim(folder, settings)
+        self.pieces = _Pieces(folder, "block", of)
 
     def write(self, index: int, results: dict[str, LayerResult], rows: list[dict[str, Any]]) -> None:
-        """Keep the results of one block and bring ``report.jsonl`` up to date."""
+        """Keep the results of one block."""
         tensors: dict[str, Tensor] = {}
         described: dict[str, Any] = {}
         for name, result in results.items():
@@ -109,18 +159,14 @@ class Checkpoint:
             if result.sparse is not None:
                 for part in ("rows", "columns", "values"):
                     tensors[f"{name}.sparse.{part}"] = getattr(result.sparse, part)
-        target = self._block(index)
-        scratch = target.with_name(target.name + ".part")
-        contiguous = {name: tensor.contiguous().cpu().clone() for name, tensor in tensors.items()}
-        save_file(contiguous, scratch, metadata={"layers": json.dumps(described), "rows": json.dumps(rows)})
-        os.replace(scratch, target)
-        write_whole(self.folder / "report.jsonl", "".join(json.dumps(row) + "\n" for row in self._rows(index)))
+        self.pieces.keep(index, tensors, {"layers": json.dumps(described), "rows": json.dumps(rows)})
 
     def read(self, index: int) -> tuple[dict[str, LayerResult], list[dict[str, Any]]] | None:
         """Results and report rows of a block, or None where it is not finished."""
-        if not self._block(index).exists():
+        found = self.pieces.finished(index)
+        if found is None:
             return None
-        with safe_open(self._block(index), framework="pt") as stored:
+        with safe_open(found, framework="pt") as stored:
             metadata = stored.metadata()
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (no mapping)
         results = {}
@@ -141,13 +187,9 @@ class Checkpoint:
             )
         return results, json.loads(metadata["rows"])
 
-    def _block(self, index: int) -> Path:
-        return self.folder / "blocks" / f"{index:04d}.safetensors"
-
-    def _rows(self, last: int) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        for index in range(last + 1):
-            stored = self.read(index)
-            if stored is not None:
-                rows += stored[1]
-        return rows
+    def report(self, rows: list[dict[str, Any]]) -> None:
+        """Write all rows so far, beside the blocks and into the folder."""
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        for place in (self.pieces.work.path, self.folder):
+            with naming(place / "report.jsonl"):
+                write_text(place / "report.jsonl", text)

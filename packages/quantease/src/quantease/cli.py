@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 USAGE, UNUSABLE = 2, 3
+REPORTED = {"block", "modules", "error", "history", "improving_moves", "bits_per_weight", "seconds"}
 METHODS = ["quantease", "gptq", "rtn", "paper"]
 
 
@@ -31,8 +32,33 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        print(f"quantease: {error}", file=sys.stderr)
+        print(f"quantease: {' '.join(str(error).split())}", file=sys.stderr)
         return UNUSABLE
+
+
+def _quiet_transformers() -> None:
+    """No progress bars and advice of the library between our lines."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+
+
+def _read_text(file: Path) -> str:
+    """A text in UTF-8, or an error that names the file."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 (byte {error.start}); give a text file") from error
+
+
+def _read_array(file: Path) -> Any:
+    import numpy as np
+
+    try:
+        return np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{file} cannot be read as .npy: {error}") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     quantize.add_argument("--skip", nargs="+", default=[], metavar="PATTERN", help="modules to leave alone")
     quantize.add_argument("--work", type=Path, help="folder of finished blocks and report.jsonl; resumes there")
     quantize.add_argument("--moments", type=Path, help="folder that keeps full-precision moments for other runs")
+    quantize.add_argument("--shard-size", default="5GB", metavar="SIZE", help="most bytes a file of weights")
+    quantize.add_argument("--threads", type=int, help="of torch; OMP_NUM_THREADS or all CPUs by default")
     quantize.add_argument("--device", help="cpu, cuda, cuda:1 ...; CUDA where there is one")
     quantize.set_defaults(run=_quantize)
 
@@ -111,7 +139,7 @@ def _scheme(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--group-size", type=int, help="inputs that share a scale; one scale a channel by default")
     parser.add_argument("--symmetric", action="store_true")
-    parser.add_argument("--scale-dtype", choices=["float16", "bfloat16", "float32"], default="float16")
+    parser.add_argument("--scale-dtype", choices=["float16", "bfloat16", "float32"], help="the model's by default")
     parser.add_argument("--ridge", type=float, help="multiple of the mean diagonal added to the moments")
 
 
@@ -140,20 +168,25 @@ def _say(progress: Progress) -> None:
 
 
 def _quantize(arguments: argparse.Namespace) -> int:
+    from papershelf_core.files import check_writable
+
     from quantease.calibration import token_windows
     from quantease.errors import ExportError
     from quantease.export import export_compressed_tensors, export_dense
+    from quantease.model_folder import refuse_existing
     from quantease.models import load_model, load_tokenizer
     from quantease.native import save_native
     from quantease.pipeline import quantize_model
 
-    if arguments.out.exists():
-        raise ExportError(f"{arguments.out} exists; choose another name or delete it")
+    refuse_existing(arguments.out)
     if arguments.outliers is not None and arguments.format == "compressed-tensors":
         raise ExportError("pack-quantized cannot hold outliers; add --format native, or --format dense to merge them")
+    if not arguments.out.exists():
+        check_writable(arguments.out)
     scheme, solver, outliers = _settings(arguments, arguments.method)
+    _quiet_transformers()
     tokenizer = load_tokenizer(arguments.model)
-    text = arguments.calib.read_text(encoding="utf-8")
+    text = _read_text(arguments.calib)
     quantized = quantize_model(
         load_model(arguments.model),
         token_windows(tokenizer, text, arguments.length, arguments.windows),
@@ -165,11 +198,13 @@ def _quantize(arguments: argparse.Namespace) -> int:
         skip=arguments.skip,
         folder=arguments.work,
         moments=arguments.moments,
+        export=arguments.format,
+        threads=arguments.threads,
         device=arguments.device,
         progress=_say,
     )
     write = {"compressed-tensors": export_compressed_tensors, "dense": export_dense, "native": save_native}
-    write[arguments.format](quantized, arguments.out, tokenizer)
+    write[arguments.format](quantized, arguments.out, tokenizer, arguments.shard_size)
     print(f"{arguments.out}: {len(quantized.layers)} layers at {quantized.bits_per_weight:.3f} bits a weight")
     return 0
 
@@ -179,13 +214,14 @@ def _nll(source: str, tokenizer_of: str, text: Path, length: int, windows: int) 
     from quantease.evaluation import token_nll
     from quantease.models import load_model, load_tokenizer
 
-    tokens = token_windows(load_tokenizer(tokenizer_of), text.read_text(encoding="utf-8"), length, windows, spread=True)
+    tokens = token_windows(load_tokenizer(tokenizer_of), _read_text(text), length, windows, spread=True)
     return token_nll(load_model(source), tokens)
 
 
 def _eval(arguments: argparse.Namespace) -> int:
     from quantease.evaluation import paired_difference
 
+    _quiet_transformers()
     nll = _nll(arguments.model, arguments.model, arguments.text, arguments.length, arguments.windows)
     print(_perplexity(arguments.model, nll))
     if arguments.against is not None:
@@ -210,10 +246,11 @@ def _compare(arguments: argparse.Namespace) -> int:
     from quantease.models import load_model, load_tokenizer
     from quantease.pipeline import quantize_model
 
+    _quiet_transformers()
     tokenizer = load_tokenizer(arguments.model)
-    text = arguments.calib.read_text(encoding="utf-8")
+    text = _read_text(arguments.calib)
     windows = token_windows(tokenizer, text, arguments.length, arguments.windows)
-    test = arguments.text.read_text(encoding="utf-8")
+    test = _read_text(arguments.text)
     tokens = token_windows(tokenizer, test, arguments.length, arguments.test_windows, spread=True)
     full = token_nll(load_model(arguments.model), tokens)
     print(_perplexity("full precision", full))
@@ -234,8 +271,11 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from quantease.errors import ModelError
 
     file = arguments.report / "report.jsonl" if arguments.report.is_dir() else arguments.report
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    if not rows or "improving_moves" not in rows[0]:
+    try:
+        rows = [json.loads(line) for line in _read_text(file).splitlines()]
+    except ValueError as error:
+        raise ModelError(f"{file} is no report, or damaged ({error}); run again with the same --work") from error
+    if not rows or not all(isinstance(row, dict) and row.keys() >= REPORTED for row in rows):
         raise ModelError(f"{file} is no report; give the --work folder of a run, or its report.jsonl")
     for row in rows:
         gain = 1 - row["history"][-1] / row["history"][0] if row["history"] else 0.0
@@ -255,13 +295,12 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 
 def _layer(arguments: argparse.Namespace) -> int:
-    import numpy as np
     import torch
 
     from quantease.errors import LayerError
     from quantease.layer import quantize_layer
 
-    weight, inputs = (torch.from_numpy(np.load(f, allow_pickle=False)) for f in (arguments.weight, arguments.inputs))
+    weight, inputs = (torch.from_numpy(_read_array(file)) for file in (arguments.weight, arguments.inputs))
     if inputs.ndim != 2 or weight.ndim != 2 or inputs.shape[1] != weight.shape[1]:
         raise LayerError(f"inputs {tuple(inputs.shape)} must be (tokens, p) for a weight {tuple(weight.shape)}")
     sigma = inputs.double().T @ inputs.double()

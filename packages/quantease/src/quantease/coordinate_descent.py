@@ -44,13 +44,16 @@ class Certificate:
     Attributes
     ----------
     improving_moves : int
-        Entries whose best code differs from the one they have, counted in float64.
+        Entries whose best code differs from the one they have, counted in float64, and the lost scales.
     largest_gain : float
-        The largest decrease of f that one of these moves would bring; 0 at a coordinate-wise optimum.
+        The largest decrease of f that the change of one code would bring; 0 at a coordinate-wise optimum.
+    lost_scales : int
+        Rows or groups whose scale is too small for ``scale_dtype``: a finer type would lower f.
     """
 
     improving_moves: int
     largest_gain: float
+    lost_scales: int = 0
 
     @property
     def optimal(self) -> bool:

@@ -1,6 +1,15 @@
 """What bad input gets: an error that names the field, the value or module, and the remedy."""
 
-__all__ = ["CalibrationWarning", "ExportError", "LayerError", "ModelError", "SchemeError"]
+__all__ = [
+    "CalibrationWarning",
+    "ExportError",
+    "FolderWarning",
+    "FormatWarning",
+    "LayerError",
+    "ModelError",
+    "ScaleWarning",
+    "SchemeError",
+]
 
 
 class SchemeError(ValueError):
@@ -21,3 +30,15 @@ class ExportError(ValueError):
 
 class CalibrationWarning(UserWarning):
     """The result is usable, but the calibration data deserve a look."""
+
+
+class ScaleWarning(UserWarning):
+    """Weights so small that the type of the scales cannot hold theirs."""
+
+
+class FormatWarning(UserWarning):
+    """The result is usable, but not by every engine or not in every format."""
+
+
+class FolderWarning(UserWarning):
+    """Something in a folder of finished pieces was damaged and is done again."""

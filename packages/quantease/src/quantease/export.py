@@ -5,64 +5,82 @@ outliers and none for GPT-2's Conv1D, so these are refused; ``export_dense`` mer
 and ``quantease.native`` keeps outliers in modules of their own.
 
 A folder appears under its name only after it was loaded again by transformers and gave the same logits, bit for bit.
+Weights stay in the type of the checkpoint.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from quantease.errors import ExportError
 from quantease.layer import LayerResult
+from quantease.model_folder import SHARD, refuse_existing, state_of, written
 from quantease.pipeline import QuantizedModel
+from quantease.preflight import OUTLIERS, check_described, refuse_unpackable, stored_type
 
-__all__ = ["export_compressed_tensors", "export_dense", "packed_codes"]
+__all__ = ["compare_logits", "export_compressed_tensors", "export_dense", "packed_codes"]
 
 CHECKED_TOKENS = 32
 
 
-def export_compressed_tensors(quantized: QuantizedModel, folder: Path, tokenizer: Any = None) -> None:
+def export_compressed_tensors(
+    quantized: QuantizedModel,
+    folder: str | os.PathLike[str],
+    tokenizer: Any = None,
+    max_shard_size: int | str = SHARD,
+) -> None:
     """Write ``pack-quantized`` safetensors and reload them before the folder gets its name.
 
     Parameters
     ----------
     quantized : QuantizedModel
-    folder : Path
+    folder : path
         Must not exist.
-    tokenizer : Hugging Face tokenizer, optional
-        Saved beside the weights.
+    tokenizer : Hugging Face tokenizer, path or None
+        Saved beside the weights; None takes the files from the folder that the model was read from.
+    max_shard_size : int or str
+        Most bytes a file of weights, or such as "5GB".
 
     Raises
     ------
     ExportError
         If the format cannot hold the model, ``folder`` exists, or the reloaded model differs.
     """
+    refuse_existing(folder)
     _refuse_unpackable(quantized)
-    whole = _state(quantized.model)
-    state_type = {key: tensor.dtype for key, tensor in whole.items()}
-    state = {key: tensor for key, tensor in whole.items() if not _replaced(key, quantized)}
+    check_described(quantized.model)
+    stored_as = stored_type(quantized.model)
+    state = {key: tensor for key, tensor in state_of(quantized.model, stored_as).items() if not _packed(key, quantized)}
     for name, layer in quantized.layers.items():
-        dtype = state_type[f"{name}.weight"]
-        state |= {f"{name}.{part}": tensor for part, tensor in _packed_layer(name, layer, dtype).items()}
-    _write(quantized.model, state, folder, tokenizer, _quantization_config(quantized))
+        state |= {f"{name}.{part}": tensor for part, tensor in _packed_layer(name, layer, stored_as).items()}
+    _write(quantized.model, state, folder, tokenizer, max_shard_size, _quantization_config(quantized, stored_as))
 
 
-def export_dense(quantized: QuantizedModel, folder: Path, tokenizer: Any = None) -> None:
+def export_dense(
+    quantized: QuantizedModel,
+    folder: str | os.PathLike[str],
+    tokenizer: Any = None,
+    max_shard_size: int | str = SHARD,
+) -> None:
     """Write the quantised values as ordinary weights, outliers merged: every engine loads it, nothing gets smaller.
+
+    Parameters are those of ``export_compressed_tensors``.
 
     Raises
     ------
     ExportError
         If ``folder`` exists or the reloaded model differs.
     """
-    _write(quantized.model, _state(quantized.model), folder, tokenizer, None)
+    refuse_existing(folder)
+    check_described(quantized.model)
+    state = state_of(quantized.model, stored_type(quantized.model))
+    _write(quantized.model, state, folder, tokenizer, max_shard_size, None)
 
 
 def packed_codes(codes: Tensor, bits: int, along: int = 1) -> Tensor:
@@ -80,8 +98,8 @@ def _packed_layer(name: str, layer: LayerResult, dtype: torch.dtype) -> dict[str
     scale = layer.scale.to(dtype)
     if not torch.equal(scale.float(), layer.scale.float()):
         raise ExportError(
-            f"the {layer.scheme.scale_dtype} scales of {name} do not fit the model's {dtype}; quantise with "
-            f"scale_dtype={str(dtype).removeprefix('torch.')!r}"
+            f"the {layer.scheme.scale_dtype} scales of {name} do not fit the model's {dtype}; quantise the model in "
+            "the type that it is exported in"
         )
     parts = {
         "weight_packed": packed_codes(layer.codes, bits),
@@ -93,7 +111,7 @@ def _packed_layer(name: str, layer: LayerResult, dtype: torch.dtype) -> dict[str
     return parts
 
 
-def _quantization_config(quantized: QuantizedModel) -> dict[str, Any]:
+def _quantization_config(quantized: QuantizedModel, stored_as: torch.dtype) -> dict[str, Any]:
     from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig, QuantizationScheme
 
     scheme = next(iter(quantized.layers.values())).scheme
@@ -116,73 +134,57 @@ def _quantization_config(quantized: QuantizedModel) -> dict[str, Any]:
         ignore=untouched,
     )
     described: dict[str, Any] = json.loads(config.model_dump_json(exclude_none=True))
-    if not scheme.symmetric:
-        # transformers 5.23 lays out packed zero points wrongly unless it dequantises while loading
+    if not scheme.symmetric or stored_as != torch.float32:
+        # transformers 5.23 lays out packed zero points wrongly unless it dequantises while loading, and then alone
+        # multiplies scale and code in the type of the checkpoint whatever type the model is loaded in
         described["dequantize"] = True
     return described
 
 
 def _refuse_unpackable(quantized: QuantizedModel) -> None:
     for name, layer in quantized.layers.items():
-        module = quantized.model.get_submodule(name)
         if layer.sparse is not None:
-            raise ExportError(
-                f"{name} keeps outliers, which pack-quantized cannot hold and no engine loads beside it; "
-                "use quantease.native.save_native, or export_dense to merge them"
-            )
-        if not isinstance(module, nn.Linear):
-            raise ExportError(
-                f"{name} is a {type(module).__name__}; pack-quantized engines load Linear layers only; use export_dense"
-            )
+            raise ExportError(f"{name} keeps outliers, which {OUTLIERS}")
+        refuse_unpackable(name, quantized.model.get_submodule(name))
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers; of tied ones the first name, as the config ties them again."""
-    kept: dict[int, str] = {}
-    state = {}
-    for key, tensor in model.state_dict().items():
-        if tensor.numel() and kept.setdefault(tensor.data_ptr(), key) != key:
-            continue
-        state[key] = tensor.contiguous()
-    return state
-
-
-def _replaced(key: str, quantized: QuantizedModel) -> bool:
+def _packed(key: str, quantized: QuantizedModel) -> bool:
     return key.removesuffix(".weight") in quantized.layers and key.endswith(".weight")
 
 
 def _write(
-    model: nn.Module, state: dict[str, Tensor], folder: Path, tokenizer: Any, quantization: dict[str, Any] | None
+    model: nn.Module,
+    state: dict[str, Tensor],
+    folder: str | os.PathLike[str],
+    tokenizer: Any,
+    max_shard_size: int | str,
+    quantization: dict[str, Any] | None,
 ) -> None:
-    if folder.exists():
-        raise ExportError(f"{folder} exists; choose another name or delete it")
-    scratch = folder.with_name(folder.name + ".part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    save_file({key: tensor.cpu() for key, tensor in state.items()}, scratch / "model.safetensors", {"format": "pt"})
-    model.config.save_pretrained(scratch)  # type: ignore[operator, union-attr]
-    described = json.loads((scratch / "config.json").read_text(encoding="utf-8"))
-    described |= {"architectures": [type(model).__name__]}
-    if quantization is not None:
-        described["quantization_config"] = quantization
-    (scratch / "config.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
-    if tokenizer is not None:
-        tokenizer.save_pretrained(scratch)
-    try:
+    def described(config: dict[str, Any]) -> dict[str, Any]:
+        return config if quantization is None else config | {"quantization_config": quantization}
+
+    with written(model, state, folder, tokenizer, max_shard_size=max_shard_size, edit_config=described) as scratch:
         _compare(model, scratch)
-    except ExportError:
-        shutil.rmtree(scratch)
-        raise
-    os.replace(scratch, folder)
+
+
+def _compare(model: nn.Module, folder: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=next(model.parameters()).dtype)
+    except Exception as error:  # whatever its reason, nobody could load the folder
+        said = " ".join(str(error).split())
+        raise ExportError(
+            f"transformers cannot load {type(model).__name__} in this format ({type(error).__name__}: {said}); use "
+            "export_dense or save_native"
+        ) from error
+    compare_logits(model, reloaded)
 
 
 @torch.no_grad()
-def _compare(model: nn.Module, folder: Path) -> None:
-    """Refuse a folder whose model does not give the logits of the one in memory."""
-    from transformers import AutoModelForCausalLM
-
+def compare_logits(model: nn.Module, reloaded: Any) -> None:
+    """Refuse a reloaded model that does not give the logits of the one in memory."""
     weight = next(model.parameters())
-    reloaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=weight.dtype)
     reloaded.to(weight.device).eval()
     vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     tokens = torch.randint(0, vocabulary, (1, CHECKED_TOKENS), generator=torch.Generator().manual_seed(0))

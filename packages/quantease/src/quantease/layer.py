@@ -12,21 +12,25 @@ so every solver follows the full-precision target exactly.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from quantease.coordinate_descent import Certificate, SortedMoment, certify, coordinate_descent, objective
-from quantease.errors import LayerError
+from quantease.errors import LayerError, ScaleWarning
 from quantease.gptq import gptq, upper_factor
 from quantease.grid import Grid, fit_grid
 from quantease.outliers import SparseWeights, choose_outliers, polish
 from quantease.paper import published, published_with_outliers
 from quantease.refit import refit_scales
+from quantease.scales import count_lost_scales, needs_double, with_scale_type
 from quantease.scheme import OutlierConfig, QuantizationScheme, SolverConfig
 
-__all__ = ["LayerResult", "quantize_layer", "split_rows"]
+__all__ = ["LayerResult", "quantize_layer", "solve_layer", "split_rows"]
 
 REFIT_ROUNDS = 2
 DEAD_RELATIVE = 1e-10
@@ -120,8 +124,9 @@ def quantize_layer(
 
     Parameters
     ----------
-    weight : Tensor of shape (q, p)
-        Any float type; float64 is solved in float64, everything else in float32 and settled in float64.
+    weight : Tensor or ndarray of shape (q, p)
+        Any float type; float64, and what float32 cannot square, is solved in float64, everything else in float32 and
+        settled in float64.
     hessian : Tensor of shape (p, p)
         Sigma = sum of x x^T over calibration tokens, up to a factor.
     scheme : QuantizationScheme
@@ -137,7 +142,13 @@ def quantize_layer(
     Raises
     ------
     LayerError
-        If shapes disagree, a value is not finite, Sigma is not symmetric, or the group size does not divide p.
+        If shapes disagree, a value is not finite, Sigma is not symmetric, the group size does not divide p, or a scale
+        lies above the range of its type.
+
+    Warns
+    -----
+    ScaleWarning
+        If scales lie below the range of their type.
 
     References
     ----------
@@ -151,19 +162,38 @@ def quantize_layer(
     >>> result.codes.shape, result.certificate.optimal
     (torch.Size([8, 16]), True)
     """
+    weight, hessian = _as_tensor("weight", weight), _as_tensor("hessian", hessian)
+    cross = None if cross is None else _as_tensor("cross", cross)
     solver = SolverConfig() if solver is None else solver
     _check(weight, hessian, scheme, cross)
-    working = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    result = solve_layer(weight, hessian, scheme, solver, cross, outliers)
+    if result.certificate.lost_scales:
+        warnings.warn(lost_scales_said(result.certificate.lost_scales, result.scheme), ScaleWarning, stacklevel=2)
+    return result
+
+
+def solve_layer(
+    weight: Tensor,
+    hessian: Tensor,
+    scheme: QuantizationScheme,
+    solver: SolverConfig,
+    cross: Tensor | None,
+    outliers: OutlierConfig | None,
+) -> LayerResult:
+    """``quantize_layer`` for input that was checked."""
     moment = hessian.double()
     unit = float(moment.diagonal().mean())
     moment = moment / unit
     ridge = solver.ridge_for(feedback=cross is not None)
     sigma = _regularise(moment, ridge)
     target = weight.double()
+    scheme = with_scale_type(weight, scheme)
     if cross is not None:
         pulled = cross.double() / unit
         pulled.diagonal().add_(ridge)
         target = torch.linalg.solve(sigma, (target @ pulled).T).T
+        scheme = with_scale_type(target, scheme)
+    working = torch.float64 if weight.dtype == torch.float64 or needs_double(target, scheme) else torch.float32
     solution, free = _solve(target.to(working), sigma.to(working), scheme, solver, outliers)
     if solution.settled and working == torch.float32:
         solution = _settle(solution, target, sigma, solver.sweeps)
@@ -297,6 +327,11 @@ def _result(
         codes = torch.where(free, grid.columns()[1], codes)
         rows, columns = free.nonzero(as_tuple=True)
         kept = solution.values[rows, columns].to(scheme.torch_scale_dtype)
+        if not bool(torch.isfinite(kept).all()):
+            raise LayerError(
+                f"an outlier lies above the range of {scheme.scale_dtype}; use scale_dtype='float32' or look for a "
+                "damaged weight"
+            )
         sparse = SparseWeights(rows.int(), columns.int(), kept, outliers.kind)
     result = LayerResult(
         codes=codes.to(torch.uint8),
@@ -315,13 +350,16 @@ def _result(
     # what ridge and silent inputs added to the diagonal is taken off again
     added = (sigma.diagonal() - moment.diagonal()).clamp_(min=0)
     energy = _inner(pulled.double(), target)
+    lost = count_lost_scales(target, scheme, None if free is None else ~free)
+    certificate = certify(gradient, codes.double(), grid, sigma, free)
+    certificate = replace(certificate, improving_moves=certificate.improving_moves + lost, lost_scales=lost)
     raw = energy - _inner(target * added, target)
     left = _inner(gradient, residual) - _inner(residual * added, residual)
     return replace(
         result,
-        error=max(left, 0.0) / raw if raw > 0 else 0.0,
+        error=max(left, 0.0) / raw if raw > 0 else float(lost > 0),
         history=tuple(value / energy for value in solution.history) if energy else (),
-        certificate=certify(gradient, codes.double(), grid, sigma, free),
+        certificate=certificate,
     )
 
 
@@ -340,9 +378,30 @@ def _regularise(moment: Tensor, ridge: float) -> Tensor:
     return sigma
 
 
+def lost_scales_said(count: int, scheme: QuantizationScheme) -> str:
+    """What a warning says about scales below the range of their type."""
+    return (
+        f"{count} scales lie below {torch.finfo(scheme.torch_scale_dtype).tiny:.2g}, the smallest {scheme.scale_dtype} "
+        "number, and were raised to it: small weights round to zero. Use scale_dtype='float32', or leave it out"
+    )
+
+
+def _as_tensor(name: str, given: Any) -> Tensor:
+    """The tensor of an array or parameter, without its gradient."""
+    if isinstance(given, np.ndarray):
+        if given.dtype.kind not in "biuf":
+            raise LayerError(f"{name} holds {given.dtype}; it must be numbers")
+        return torch.tensor(given.astype(given.dtype.newbyteorder("="), copy=False))
+    if not isinstance(given, Tensor):
+        raise LayerError(f"{name} is a {type(given).__name__}; give a tensor or a numpy array")
+    return given.detach()
+
+
 def _check(weight: Tensor, hessian: Tensor, scheme: QuantizationScheme, cross: Tensor | None) -> None:
     if weight.ndim != 2 or not weight.is_floating_point():
         raise LayerError(f"weight of shape {tuple(weight.shape)} and type {weight.dtype} must be a float matrix (q, p)")
+    if not weight.numel():
+        raise LayerError(f"weight of shape {tuple(weight.shape)} is empty; it must have a row and a column")
     p = weight.shape[1]
     for name, matrix in (("hessian", hessian), ("cross", cross)):
         if matrix is None:
@@ -353,9 +412,7 @@ def _check(weight: Tensor, hessian: Tensor, scheme: QuantizationScheme, cross: T
             )
         if not bool(torch.isfinite(matrix.sum(dtype=torch.float64))):  # one pass over what may be large
             raise LayerError(f"{name} holds NaN or infinity; look for overflow in the calibration inputs")
-    if not bool(torch.isfinite(weight.sum(dtype=torch.float64))):
-        row, column = (~torch.isfinite(weight)).nonzero()[0].tolist()
-        raise LayerError(f"weight[{row}, {column}]={float(weight[row, column])} is not finite; repair the checkpoint")
+    check_finite("weight", weight)
     largest = float(hessian.diagonal().max())
     if largest <= 0 or float(hessian.diagonal().min()) < 0:
         raise LayerError("hessian has no positive or a negative diagonal; it must be a sum of x x^T over some tokens")
@@ -364,7 +421,18 @@ def _check(weight: Tensor, hessian: Tensor, scheme: QuantizationScheme, cross: T
     size = scheme.group_size
     if size is not None and p % size:
         divisors = ", ".join(str(d) for d in range(16, p + 1) if p % d == 0 and d <= 256)
-        raise LayerError(f"group_size={size} does not divide the {p} columns; sizes that do: {divisors}")
+        raise LayerError(f"group_size={size} does not divide the {p} columns; sizes that do: {divisors or p}")
+    with_scale_type(weight, scheme)
+
+
+def check_finite(name: str, weight: Tensor) -> None:
+    """Refuse NaN and infinity, naming the first entry."""
+    if bool(torch.isfinite(weight.sum(dtype=torch.float64))):  # one pass; a finite sum has finite terms
+        return
+    bad = ~torch.isfinite(weight)
+    if bool(bad.any()):
+        place = bad.nonzero()[0].tolist()
+        raise LayerError(f"{name}{place}={float(weight[tuple(place)])} is not finite; repair the checkpoint")
 
 
 def _asymmetry(matrix: Tensor) -> float:

@@ -5,8 +5,8 @@ treat these entries as free coordinates; at the end they are the exact least squ
 
     Sigma_SS delta = G_S,   G = (W - What) Sigma.
 
-Bits a weight, indices included: an unstructured entry costs 16 bit and a 16 or 32 bit column number, a row a 32 bit
-pointer; a column costs 16 bit an entry and one 32 bit number.
+Bits a weight, indices included: an unstructured entry costs its value (16 bit, 32 where scales are float32) and a 16 or
+32 bit column number, a row a 32 bit pointer; a column costs its values and one 32 bit number.
 
 Source: arXiv:2309.01885 (outlier-aware problem); exact least squares in place of its thresholding is ours.
 """
@@ -22,7 +22,6 @@ from quantease.scheme import OutlierConfig, OutlierKind
 
 __all__ = ["SparseWeights", "choose_outliers", "polish"]
 
-VALUE_BITS = 16
 POINTER_BITS = 32
 
 
@@ -53,11 +52,12 @@ class SparseWeights:
         192.0
         """
         q, p = shape
+        value_bits = self.values.element_size() * 8
         if self.kind == "column":
             columns = len(torch.unique(self.columns))
-            return float(columns * (q * VALUE_BITS + POINTER_BITS))
+            return float(columns * (q * value_bits + POINTER_BITS))
         index_bits = 16 if p <= 1 << 16 else 32
-        return float(len(self.values) * (VALUE_BITS + index_bits) + (q + 1) * POINTER_BITS)
+        return float(len(self.values) * (value_bits + index_bits) + (q + 1) * POINTER_BITS)
 
 
 def choose_outliers(weight: Tensor, diagonal: Tensor, config: OutlierConfig) -> Tensor:

@@ -10,21 +10,25 @@ that already carry the error of the earlier ones (true-sequential). With n and n
 so that the full-precision moment of all windows is a prior of the weight of the drift tokens, and the target of every
 layer is the output of the full-precision model. Without error feedback Sigma = sum x x^T and there is no C.
 
-After each block its result is on disk; a run that was killed resumes and ends with the same codes.
+What can be known before the run is checked before it (``preflight``). After each block its result is on disk; a run
+that was killed resumes and ends with the same codes. Sums depend on the number of threads in their last digits, so a
+run sets that number itself, whatever the caller's is, and sets it back.
 """
 
 from __future__ import annotations
 
-import hashlib
+import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -39,10 +43,20 @@ from quantease.blocks import (
     run_block,
     shared_inputs,
 )
-from quantease.checkpoint import Checkpoint, MomentStore
-from quantease.errors import CalibrationWarning, LayerError, ModelError
-from quantease.layer import LayerResult, quantize_layer, split_rows
+from quantease.checkpoint import Checkpoint, MomentStore, digest_of_model, digest_of_tensors, run_identity
+from quantease.errors import CalibrationWarning, FormatWarning, LayerError, ModelError, SchemeError
+from quantease.layer import LayerResult, solve_layer, split_rows
 from quantease.moments import Moment
+from quantease.preflight import (
+    Format,
+    check_format,
+    check_skip,
+    check_weights,
+    restore_buffers,
+    scheme_for,
+    split_fusions,
+    stored_type,
+)
 from quantease.scheme import OutlierConfig, QuantizationScheme, SolverConfig
 
 __all__ = ["LayerReport", "Progress", "QuantizedModel", "quantize_model"]
@@ -67,7 +81,7 @@ class LayerReport:
     history : tuple of float
         With the ridge: after the start and after each sweep.
     improving_moves : int
-        Single code changes that would still lower the objective.
+        Single code changes that would still lower the objective, and scales that their type could not hold.
     bits_per_weight : float
     tokens : int
         Behind the moments.
@@ -132,8 +146,10 @@ def quantize_model(
     error_feedback: bool = True,
     drift_windows: int = DRIFT_WINDOWS,
     skip: Sequence[str] = (),
-    folder: Path | None = None,
-    moments: Path | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    moments: str | os.PathLike[str] | None = None,
+    export: Format | None = None,
+    threads: int | None = None,
     device: torch.device | str | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> QuantizedModel:
@@ -142,7 +158,8 @@ def quantize_model(
     Parameters
     ----------
     model : torch.nn.Module
-        Its head and embeddings stay as they are.
+        Its head and embeddings stay as they are. Buffers that no file holds (rotary frequencies) and that a cast of
+        the model rounded are computed from its config again.
     windows : Tensor of shape (n, length), int64
         Calibration tokens.
     scheme : QuantizationScheme
@@ -153,11 +170,17 @@ def quantize_model(
     drift_windows : int
         Windows that also run through the partly quantised model.
     skip : sequence of str
-        Patterns of module names to leave alone.
-    folder : Path, optional
-        Where each finished block and ``report.jsonl`` go; a run with the same settings resumes there.
-    moments : Path, optional
+        Patterns of module names to leave alone; each must match a layer.
+    folder : path, optional
+        Where each finished block and ``report.jsonl`` go; the same run resumes there. Runs that differ in anything
+        that numbers depend on (``checkpoint``) may share it.
+    moments : path, optional
         Where the full-precision moments are kept, or taken from: they depend on model and windows alone.
+    export : {"compressed-tensors", "dense", "native"}, optional
+        What the result is to be written as: that it can be is checked before the run.
+    threads : int, optional
+        Threads of torch during the run. None is OMP_NUM_THREADS where that is set, else the CPUs at hand; results on
+        the CPU depend on it in the last digits, so the number is part of what ``folder`` knows a run by.
     device : torch.device or str, optional
         Where blocks are computed, one at a time; CUDA where there is one, else the CPU.
     progress : callable, optional
@@ -170,88 +193,132 @@ def quantize_model(
     Raises
     ------
     ModelError
-        If the model is not supported, a pattern matches nothing, or ``folder`` holds another run.
+        If the model is not supported or was quantised, or a pattern matches nothing.
     LayerError
         If a layer cannot be quantised; the message names it.
+    SchemeError
+        If a setting cannot be used, or not with this model.
+    ExportError
+        If the result could not be written as ``export``.
+    OSError
+        If a file in ``folder`` or ``moments`` cannot be written; the message names it.
+
+    Warns
+    -----
+    CalibrationWarning, ScaleWarning, FormatWarning, FolderWarning
     """
     solver = SolverConfig() if solver is None else solver
-    _check_windows(windows)
+    _check_settings(scheme, solver, outliers, error_feedback, drift_windows, threads)
+    threads = _threads_at_hand() if threads is None else threads
     blocks = find_blocks(model)
+    _refuse_twice(model)
+    windows = _as_windows(windows, model)
+    every = [name for index in range(len(blocks.modules)) for name in linear_layers(blocks, index)]
+    skip = check_skip(skip, every) if every else ()
     chosen = [_chosen_layers(blocks, index, skip) for index in range(len(blocks.modules))]
     _check_layers(chosen, skip, scheme, windows)
+    quantized_layers = [layer for layers in chosen for layer in layers.values()]
+    stored_as = stored_type(model)
+    scheme = scheme_for(scheme, stored_as)
+    check_weights(model, quantized_layers, scheme)
+    restore_buffers(model)
+    if export is not None:
+        check_format(model, quantized_layers, export, outliers)
+    alone = split_fusions([layer.name for layer in quantized_layers], every)
+    if alone and export in (None, "compressed-tensors"):
+        warnings.warn(
+            f"{alone[0]} is left out although layers that engines merge it with are quantised ({len(alone)} such): "
+            "transformers loads that, vLLM does not; leave out all of them or none",
+            FormatWarning,
+            stacklevel=3,
+        )
     target = (
         torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
     )
     model.eval()
     drift = min(drift_windows, len(windows)) if error_feedback else 0
-    source = {"windows": _digest(windows), "weights": _fingerprint(chosen)}
-    settings = source | {
-        "scheme": asdict(scheme),
-        "solver": asdict(solver),
-        "outliers": None if outliers is None else asdict(outliers),
-        "drift_windows": drift,
-        "skip": list(skip),
-    }
-    checkpoint = None if folder is None else Checkpoint(folder, settings)
-    store = None if moments is None else MomentStore(moments, source)
-    stored = store is not None and store.complete(len(blocks.modules))
-    # with the moments at hand, only the drift windows (one at least, to see the order of layers) have to run
-    full, calls = capture_calls(model, blocks, windows[: max(drift, 1)] if stored else windows)
-    partly = list(full[:drift])
-    layers: dict[str, LayerResult] = {}
-    reports: list[LayerReport] = []
-    home = next(model.parameters()).device
-    began, solved = time.perf_counter(), 0
-    for index, block in enumerate(blocks.modules):
-        block.to(target)
-        arguments = [window[index] for window in calls]
-        done = None if checkpoint is None else checkpoint.read(index)
-        if done is None:
-            priors, seen, groups, full = _observe(
-                block,
-                chosen[index],
-                full,
-                len(partly),
-                arguments,
-                target,
-                store.read(index) if store and stored else None,
-            )
-            if store is not None and not stored:
-                store.write(index, priors)
-            results, rows = _solve_block(
-                block,
-                index,
-                chosen[index],
-                groups,
-                priors,
-                windows.numel(),
-                seen,
-                partly,
-                arguments,
-                scheme,
-                solver,
-                outliers,
-                target,
-            )
-            solved += 1
+    checkpoint, store = None, None
+    if folder is not None or moments is not None:
+        source = {
+            "model": digest_of_model(model),
+            "windows": digest_of_tensors({"windows": windows}),
+            "layers": [layer.name for layer in quantized_layers],
+            "device": target.type,
+            "threads": threads,
+        }
+        settings = {
+            "scheme": asdict(scheme),
+            "solver": asdict(solver),
+            "outliers": None if outliers is None else asdict(outliers),
+            "drift_windows": drift,
+            "stored_as": str(stored_as),
+        }
+        checkpoint = None if folder is None else Checkpoint(Path(folder), run_identity(source | settings))
+        store = None if moments is None else MomentStore(Path(moments), run_identity(source))
+    with _pinned_threads(threads):
+        stored = store is not None and store.complete(len(blocks.modules))
+        # with the moments at hand, only the drift windows (one at least, to see the order of layers) have to run
+        full, calls = capture_calls(model, blocks, windows[: max(drift, 1)] if stored else windows)
+        partly = list(full[:drift])
+        layers: dict[str, LayerResult] = {}
+        reports: list[LayerReport] = []
+        home = next(model.parameters()).device
+        began, solved = time.perf_counter(), 0
+        for index, block in enumerate(blocks.modules):
+            block.to(target)
+            arguments = [window[index] for window in calls]
+            done = None if checkpoint is None else checkpoint.read(index)
+            if done is None:
+                priors, seen, groups, full = _observe(
+                    block,
+                    chosen[index],
+                    full,
+                    len(partly),
+                    arguments,
+                    target,
+                    store.read(index) if store and stored else None,
+                )
+                if store is not None and not stored:
+                    store.write(index, priors)
+                results, rows = _solve_block(
+                    block,
+                    index,
+                    chosen[index],
+                    groups,
+                    priors,
+                    windows.numel(),
+                    seen,
+                    partly,
+                    arguments,
+                    scheme,
+                    solver,
+                    outliers,
+                    target,
+                    stored_as,
+                )
+                solved += 1
+                if checkpoint is not None:
+                    checkpoint.write(index, results, [asdict(row) for row in rows])
+            else:
+                results, rows = done[0], [LayerReport(**_as_tuples(row)) for row in done[1]]
+                full = [run_block(block, state, call, target) for state, call in zip(full, arguments, strict=True)]
+            for name, result in results.items():
+                layer = chosen[index][name]
+                layer.install(result.dequantize(torch.float32).to(stored_as).to(layer.weight.dtype))
+            partly = [run_block(block, state, call, target) for state, call in zip(partly, arguments, strict=False)]
+            block.to(home)
+            layers.update(results)
+            reports += rows
+            if results and not hasattr(model, MARK):
+                _mark(model, chosen)
             if checkpoint is not None:
-                checkpoint.write(index, results, [asdict(row) for row in rows])
-        else:
-            results, rows = done[0], [LayerReport(**_as_tuples(row)) for row in done[1]]
-            full = [run_block(block, state, call, target) for state, call in zip(full, arguments, strict=True)]
-        for name, result in results.items():
-            layer = chosen[index][name]
-            layer.install(result.dequantize(torch.float32).to(layer.weight.dtype))
-        partly = [run_block(block, state, call, target) for state, call in zip(partly, arguments, strict=False)]
-        block.to(home)
-        layers.update(results)
-        reports += rows
-        if progress is not None:
-            seconds = time.perf_counter() - began
-            left = seconds / solved * (len(blocks.modules) - index - 1) if solved else None
-            mean = sum(row.error for row in reports) / max(len(reports), 1)
-            progress(Progress(index + 1, len(blocks.modules), seconds, left, mean))
-    return QuantizedModel(model, layers, tuple(reports))
+                checkpoint.report([asdict(row) for row in reports])
+            if progress is not None:
+                seconds = time.perf_counter() - began
+                left = seconds / solved * (len(blocks.modules) - index - 1) if solved else None
+                mean = sum(row.error for row in reports) / max(len(reports), 1)
+                progress(Progress(index + 1, len(blocks.modules), seconds, left, mean))
+        return QuantizedModel(model, layers, tuple(reports))
 
 
 def _observe(
@@ -297,6 +364,7 @@ def _solve_block(
     solver: SolverConfig,
     outliers: OutlierConfig | None,
     device: torch.device,
+    stored_as: torch.dtype,
 ) -> tuple[dict[str, LayerResult], list[LayerReport]]:
     """Results of one block, whose weights it leaves as they were."""
     working = deepcopy(block) if partly else block
@@ -313,7 +381,7 @@ def _solve_block(
         began = time.process_time()
         stacked = torch.cat([layers[name].weight for name in names])
         try:
-            result = quantize_layer(stacked, sigma, scheme, solver, cross, outliers)
+            result = solve_layer(stacked, sigma, scheme, solver, cross, outliers)
         except LayerError as error:
             raise LayerError(f"{', '.join(names)}: {error}") from error
         seconds = time.process_time() - began
@@ -321,7 +389,7 @@ def _solve_block(
         for name, part in zip(names, split_rows(result, outputs), strict=True):
             results[name] = part
             if partly:
-                replica[name].install(part.dequantize(torch.float32).to(replica[name].weight.dtype))
+                replica[name].install(part.dequantize(torch.float32).to(stored_as).to(replica[name].weight.dtype))
         reports.append(
             LayerReport(
                 block=index,
@@ -378,9 +446,76 @@ def _chosen_layers(blocks: Blocks, index: int, skip: Sequence[str]) -> dict[str,
     return {name: layer for name, layer in layers.items() if not any(fnmatch(name, pattern) for pattern in skip)}
 
 
-def _check_windows(windows: Tensor) -> None:
-    if windows.ndim != 2 or windows.numel() == 0 or windows.is_floating_point():
+def _threads_at_hand() -> int:
+    """OMP_NUM_THREADS where it is set, else the CPUs that this process may use: the same for every run of a command."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _pinned_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check_settings(
+    scheme: Any, solver: Any, outliers: Any, error_feedback: Any, drift_windows: Any, threads: Any
+) -> None:
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+        raise SchemeError(f"threads={threads!r} must be a positive integer, or None")
+    for name, value, kind in (
+        ("scheme", scheme, QuantizationScheme),
+        ("solver", solver, SolverConfig),
+        ("outliers", outliers, OutlierConfig | None),
+        ("error_feedback", error_feedback, bool),
+    ):
+        if not isinstance(value, kind):
+            raise SchemeError(f"{name}={value!r} must be {getattr(kind, '__name__', kind)}")
+    if not isinstance(drift_windows, int) or isinstance(drift_windows, bool) or drift_windows < 0:
+        raise SchemeError(f"drift_windows={drift_windows!r} must be an integer, not negative")
+
+
+def _as_windows(given: Any, model: nn.Module) -> Tensor:
+    """Token numbers (n, length) that the model knows."""
+    windows = torch.from_numpy(given.astype(np.int64)) if isinstance(given, np.ndarray) else given
+    if not isinstance(windows, Tensor):
+        raise ModelError(f"windows are a {type(given).__name__}; give token numbers as a tensor (n, length)")
+    if windows.ndim != 2 or windows.numel() == 0 or windows.is_floating_point() or windows.dtype == torch.bool:
         raise ModelError(f"windows of shape {tuple(windows.shape)} must be token numbers (n, length), n at least 1")
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    known = getattr(embeddings, "num_embeddings", None)
+    low, high = int(windows.min()), int(windows.max())
+    if low < 0 or (known is not None and high >= known):
+        raise ModelError(
+            f"windows hold token {low if low < 0 else high}, but the model knows 0 to {known}: use its own tokenizer"
+        )
+    return windows.long()
+
+
+MARK = "quantized_by_quantease"
+
+
+def _mark(model: nn.Module, chosen: list[dict[str, LinearLayer]]) -> None:
+    """Leave the checksum of the first quantised layer at the model, to know it by when it comes again."""
+    layer = next(layer for layers in chosen for layer in layers.values())
+    object.__setattr__(model, MARK, {"name": layer.name, "digest": digest_of_tensors({"weight": layer.weight})})
+
+
+def _refuse_twice(model: nn.Module) -> None:
+    mark = getattr(model, MARK, None)
+    if mark is None:
+        return
+    module = model.get_submodule(mark["name"])
+    weight = LinearLayer(mark["name"], module, not isinstance(module, nn.Linear)).weight
+    if digest_of_tensors({"weight": weight}) == mark["digest"]:
+        raise ModelError("the model was quantised by quantize_model already; load the full-precision checkpoint")
+    delattr(model, MARK)
 
 
 def _check_layers(
@@ -404,20 +539,6 @@ def _check_layers(
             CalibrationWarning,
             stacklevel=3,
         )
-
-
-def _digest(windows: Tensor) -> str:
-    return hashlib.sha256(windows.contiguous().cpu().numpy().tobytes()).hexdigest()
-
-
-def _fingerprint(chosen: list[dict[str, LinearLayer]]) -> str:
-    """Changes when a weight that will be quantised changes."""
-    digest = hashlib.sha256()
-    for layers in chosen:
-        for name, layer in layers.items():
-            digest.update(name.encode())
-            digest.update(layer.weight.float().contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _as_tuples(row: dict[str, Any]) -> dict[str, Any]:

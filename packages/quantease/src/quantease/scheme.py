@@ -35,8 +35,9 @@ class QuantizationScheme:
         Consecutive input columns that share a scale; None is one scale an output channel.
     symmetric : bool
         Zero fixed at 2^(bits - 1).
-    scale_dtype : {"float16", "bfloat16", "float32"}
-        The type scales are exported in; they are rounded to it before any weight is coded.
+    scale_dtype : {"float16", "bfloat16", "float32"}, optional
+        The type scales are exported in; they are rounded to it before any weight is coded. None is the type of the
+        checkpoint where that has 16 bits, else float16, or float32 for a layer that float16 is too coarse for.
 
     Examples
     --------
@@ -47,14 +48,19 @@ class QuantizationScheme:
     bits: int = 4
     group_size: int | None = None
     symmetric: bool = False
-    scale_dtype: ScaleDtype = "float16"
+    scale_dtype: ScaleDtype | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 2 <= self.bits <= 8:
+        if not _is_integer(self.bits) or not 2 <= self.bits <= 8:
             raise SchemeError(f"bits={self.bits!r} must be an integer from 2 to 8")
-        if self.group_size is not None and self.group_size < 1:
-            raise SchemeError(f"group_size={self.group_size} must be positive, or None for one scale a channel")
-        _one_of("scale_dtype", self.scale_dtype, get_args(ScaleDtype))
+        if self.group_size is not None and (not _is_integer(self.group_size) or self.group_size < 1):
+            raise SchemeError(
+                f"group_size={self.group_size!r} must be a positive integer, or None for one scale a channel"
+            )
+        if not isinstance(self.symmetric, bool):
+            raise SchemeError(f"symmetric={self.symmetric!r} must be True or False")
+        if self.scale_dtype is not None:
+            _one_of("scale_dtype", self.scale_dtype, get_args(ScaleDtype))
 
     @property
     def levels(self) -> int:
@@ -63,8 +69,9 @@ class QuantizationScheme:
 
     @property
     def torch_scale_dtype(self) -> torch.dtype:
-        """``scale_dtype`` as torch names it."""
-        return {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}[self.scale_dtype]
+        """``scale_dtype`` as torch names it; float16 where there is none."""
+        types = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+        return types[self.scale_dtype or "float16"]
 
 
 @dataclass(frozen=True)
@@ -111,14 +118,16 @@ class SolverConfig:
         _one_of("method", self.method, get_args(Method))
         _one_of("grid", self.grid, get_args(GridSearch))
         _one_of("order", self.order, get_args(Order))
-        if self.sweeps < 0 or (self.method == "paper" and self.sweeps < 1):
-            raise SchemeError(f"sweeps={self.sweeps} must not be negative, and at least 1 for method='paper'")
-        if self.refit_rounds is not None and self.refit_rounds < 0:
-            raise SchemeError(f"refit_rounds={self.refit_rounds} must not be negative")
-        if self.ridge is not None and not 0 <= self.ridge < float("inf"):
-            raise SchemeError(f"ridge={self.ridge} must be finite and not negative; 0.01 is a common choice")
-        if not 1 <= self.starts <= MAX_STARTS:
-            raise SchemeError(f"starts={self.starts} must be from 1 to {MAX_STARTS}")
+        if not _is_integer(self.sweeps) or self.sweeps < 0 or (self.method == "paper" and self.sweeps < 1):
+            raise SchemeError(
+                f"sweeps={self.sweeps!r} must be an integer, not negative, and at least 1 for method='paper'"
+            )
+        if self.refit_rounds is not None and (not _is_integer(self.refit_rounds) or self.refit_rounds < 0):
+            raise SchemeError(f"refit_rounds={self.refit_rounds!r} must be an integer and not negative")
+        if self.ridge is not None and (not _is_number(self.ridge) or not 0 <= self.ridge < float("inf")):
+            raise SchemeError(f"ridge={self.ridge!r} must be finite and not negative; 0.01 is a common choice")
+        if not _is_integer(self.starts) or not 1 <= self.starts <= MAX_STARTS:
+            raise SchemeError(f"starts={self.starts!r} must be an integer from 1 to {MAX_STARTS}")
 
 
 @dataclass(frozen=True)
@@ -142,10 +151,18 @@ class OutlierConfig:
     def __post_init__(self) -> None:
         _one_of("kind", self.kind, get_args(OutlierKind))
         _one_of("score", self.score, get_args(OutlierScore))
-        if not 0 < self.fraction < 1:
-            raise SchemeError(f"fraction={self.fraction} must be in (0, 1); leave outliers=None to keep none")
+        if not _is_number(self.fraction) or not 0 < self.fraction < 1:
+            raise SchemeError(f"fraction={self.fraction!r} must be in (0, 1); leave outliers=None to keep none")
 
 
-def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _one_of(field: str, value: object, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in allowed:
         raise SchemeError(f"{field}={value!r} is unknown; use one of {', '.join(allowed)}")
