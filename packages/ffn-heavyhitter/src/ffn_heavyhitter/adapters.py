@@ -441,7 +441,7 @@ def find_ffns(model: nn.Module) -> list[FFN]:
 def _has_parts(block: nn.Module, layout: FFNLayout) -> bool:
     """Whether a block is made as a layout says; a compressed one has lost what lay below its home."""
     try:
-        home = block.get_submodule(layout.home)
+        home: Any = block.get_submodule(layout.home)
     except AttributeError:
         return False
     compressed = hasattr(home, "spec")
@@ -454,17 +454,15 @@ def _has_parts(block: nn.Module, layout: FFNLayout) -> bool:
             block.get_submodule(path)
         except AttributeError:
             return False
-    if layout.norm is None:
-        return not compressed or home.spec["gated"] == (layout.gate is not None)  # type: ignore[index, operator]
-    return isinstance(getattr(block, layout.norm, None), nn.Module) and (
-        not compressed or home.spec["gated"] == (layout.gate is not None)  # type: ignore[index, operator]
-    )
+    if compressed and home.spec["gated"] != (layout.gate is not None):
+        return False
+    return layout.norm is None or isinstance(getattr(block, layout.norm, None), nn.Module)
 
 
 def suggestion(model: nn.Module) -> str:
     """The adapter that a model may need, from the shapes of its linear layers."""
     for name, parent in model.named_modules():
-        layers = {key: _matrix(m) for key, m in parent.named_children() if type(m) is nn.Linear or _is_conv1d(m)}
+        layers = {key: _matrix(m) for key, m in parent.named_children() if _is_linear(m)}
         for up, wide in layers.items():
             down = next(
                 (key for key, m in layers.items() if m.shape == wide.shape[::-1] and len(wide) > m.shape[0]), None
@@ -491,7 +489,7 @@ def require_dense(ffns: list[FFN]) -> None:
                 layer = ffn.part(path)
             except AttributeError:
                 layer = ffn.part(ffn.layout.home)
-            if type(layer) is not nn.Linear and not _is_conv1d(layer):
+            if not _is_linear(layer):
                 raise CompressionError(
                     f"{ffn.block_name}.{path} is {type(layer).__name__}, not a dense linear layer: the model is "
                     "already compressed or quantised. Start from the dense model, or merge() this one first"
@@ -507,6 +505,11 @@ def require_dense(ffns: list[FFN]) -> None:
 def _is_expert(module: nn.Module) -> bool:
     name = type(module).__name__
     return any(mark in name for mark in ("Moe", "MoE", "Experts", "SparseMLP", "TopKRouter"))
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Falcon's own class computes what ``nn.Linear`` does."""
+    return type(module) is nn.Linear or type(module).__name__ == "FalconLinear" or _is_conv1d(module)
 
 
 def _is_conv1d(module: nn.Module) -> bool:

@@ -116,7 +116,7 @@ def _require_tokens(chosen: Mapping[str, Treatment], ffns: Mapping[str, FFN], st
         least = way.least_tokens(weights)
         if tokens < least:
             raise CalibrationError(
-                f"{name}: {tokens} calibration tokens leave the second moments that {type(way).__name__} fits singular; "
+                f"{name}: {tokens} calibration tokens leave the moments that {type(way).__name__} fits singular; "
                 f"it needs {least} at the least, and {ENOUGH * weights.width} are advised"
             )
         if least and tokens < ENOUGH * weights.width:

@@ -100,7 +100,7 @@ class CompressedFeedForward(nn.Module):
         wide = {key: parameter.dtype for key, parameter in before.items()}
         held = {key: parameter.data for key, parameter in before.items()}
         dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for key in self.kept:
             parameter = self.get_parameter(key)
             if parameter.dtype != wide[key]:

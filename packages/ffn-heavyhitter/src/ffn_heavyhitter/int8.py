@@ -7,6 +7,7 @@ the rest:
     s_t = max_j |x_tj|,     W x_t  ~=  s_t Q(W) Q(x_t / s_t)
 
 - The h neurons with the largest peaks |a| (the heavy ones) go first; their columns of V stay in floating point.
+- So do, among them, neurons whose column of V is far larger than all others, for their rows have one scale.
 - Input channels are balanced beforehand, x_j / b_j and W_j b_j with b_j = (max|x_j| / max|W_j|)^alpha; 1/b goes into
   the norm before the FFN and costs nothing (SmoothQuant, arXiv:2211.10438). Where no norm feeds the FFN alone, b = 1.
 - Weights use -63 .. 63: pairs of products u8 x s7 then fit int16, 2 * 255 * 63 < 2^15, as processors without VNNI need.
@@ -50,6 +51,7 @@ from ffn_heavyhitter.weights import FFNWeights
 __all__ = ["Int8", "Int8FeedForward"]
 
 LARGEST_CODE = 63
+OUTLYING_COLUMN = 32  # times the median column's largest weight: the others would have one or two codes left
 _SMALLEST = 1e-30
 
 
@@ -261,7 +263,7 @@ class Int8:
         """The quantised FFN; its balance goes into the norm when it is installed."""
         stored, weights = ffn.weights().up.dtype, widened(ffn.weights())
         heavy = heavy_count(self.heavy, weights.width)
-        order = heavy_first(score(self.score, layer, weights), heavy)
+        order = heavy_first(_columns_first(score(self.score, layer, weights), weights, heavy), heavy)
         balance = None
         if self.smoothing and ffn.norm is not None:
             balance = channel_balance(weights, layer.input_peak, self.smoothing).to(weights.up.dtype)
@@ -293,6 +295,13 @@ class Int8:
         if balance is not None:
             inputs = inputs / torch.outer(balance, balance)
         return inputs, hidden[light][:, light]
+
+
+def _columns_first(scores: Tensor, weights: FFNWeights, heavy: int) -> Tensor:
+    """The scores, with the neurons on top whose output column would set the scale of every row for all others."""
+    peaks = weights.down.abs().amax(0)
+    lone = peaks > OUTLYING_COLUMN * peaks.median()
+    return scores.masked_fill(lone, torch.inf) if int(lone.sum()) <= heavy else scores
 
 
 def channel_balance(weights: FFNWeights, input_peak: Tensor, alpha: float) -> Tensor:

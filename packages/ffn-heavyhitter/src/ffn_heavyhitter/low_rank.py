@@ -35,7 +35,6 @@ from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN
 from ffn_heavyhitter.errors import CompressionError
-from ffn_heavyhitter.least_squares import solve, typical_square
 from ffn_heavyhitter.feedforward import (
     CompressedFeedForward,
     Spec,
@@ -44,6 +43,7 @@ from ffn_heavyhitter.feedforward import (
     spec_dtype,
     widened,
 )
+from ffn_heavyhitter.least_squares import solve, typical_square
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.statistics import LayerStatistics
 from ffn_heavyhitter.validation import GROUP, heavy_count

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN
-from ffn_heavyhitter.least_squares import solve, typical_square
 from ffn_heavyhitter.feedforward import (
     CompressedFeedForward,
     Spec,
@@ -29,6 +28,7 @@ from ffn_heavyhitter.feedforward import (
     shape_spec,
     spec_dtype,
 )
+from ffn_heavyhitter.least_squares import solve, typical_square
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.statistics import LayerStatistics
 from ffn_heavyhitter.weights import FFNWeights

@@ -91,7 +91,7 @@ class Plan:
             raise CompressionError(f"{path} is no JSON: {error}; write a plan with: ffn-heavyhitter plan") from error
         if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
             raise CompressionError(f"{path} is no plan of schema {_SCHEMA}; write one with: ffn-heavyhitter plan")
-        sizes = [document.get(name) for name in _SIZES]
+        sizes: list[Any] = [document.get(name) for name in _SIZES]
         for name, size in zip(_SIZES, sizes, strict=True):
             if not isinstance(size, int) or isinstance(size, bool) or size < 0:
                 raise CompressionError(f"{path}: {name}={size!r} must be a number of bytes")
@@ -116,7 +116,7 @@ class Plan:
         return cls(chosen, ffn_bytes, dense - sum(_dense_bytes(weights[n]) for n in chosen) + ffn_bytes, dense)
 
 
-def _treatment(place: str, entry: Any) -> Treatment:
+def _treatment(place: str, entry: Any) -> Any:
     """A treatment from its entry in a plan."""
     if not isinstance(entry, dict):
         raise CompressionError(f"{place}: {entry!r} is no treatment; it needs a kind and its fields")

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.quantizers.auto import AutoQuantizationConfig, register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
@@ -82,7 +82,7 @@ def _read_ours_first() -> None:
             return FFNHeavyHitterConfig.from_dict(quantization_config_dict)
         return plain(quantization_config_dict)
 
-    AutoQuantizationConfig.from_dict = staticmethod(from_dict)  # type: ignore[assignment]
+    AutoQuantizationConfig.from_dict = staticmethod(from_dict)  # type: ignore[method-assign]
 
 
 _read_ours_first()
@@ -167,7 +167,7 @@ def _name_in(model: Any, stored: str, ffns: Mapping[str, FFN]) -> str:
 def _stored_shapes(files: Sequence[str]) -> dict[str, tuple[int, ...]]:
     from safetensors import safe_open
 
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for path in files:
         with safe_open(path, "pt") as file:
             found |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
