@@ -20,7 +20,12 @@ from transformers.utils import logging
 
 
 def matrix(count: int | None, seed: int) -> int:
-    chosen = cells() if count is None else random.Random(seed).sample(cells(), count)
+    chosen = cells()
+    if count is not None:  # each architecture once before any comes again
+        random.Random(seed).shuffle(chosen)
+        times: Counter = Counter()
+        turns = {cell: times.update([cell[0]]) or times[cell[0]] for cell in chosen}
+        chosen = sorted(chosen, key=turns.__getitem__)[:count]
     sizes = f"{len(SUPPORTED)} architectures x {len(WAYS)} treatments x {len(DTYPES)} dtypes"
     print(f"{sizes}; {len(REFUSED)} more are refused")
     wrong = 0

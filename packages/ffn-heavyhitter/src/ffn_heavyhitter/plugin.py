@@ -105,7 +105,6 @@ class FFNHeavyHitterQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(
         self,
         model: Any,
-        dtype: torch.dtype | None = None,
         checkpoint_files: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -117,7 +116,7 @@ class FFNHeavyHitterQuantizer(HfQuantizer):
             raise CompressionError(f"quantization_config names {unknown}, which are no FFNs of {type(model).__name__}")
         tensors = _stored_shapes(checkpoint_files or ())
         for found, name in named.items():
-            spec = stored[name] if dtype is None else {**stored[name], "dtype": str(dtype).removeprefix("torch.")}
+            spec = {**stored[name], "dtype": str(model.dtype).removeprefix("torch.")}  # what the caller asked for
             module = build(spec, ffns[found].activation).to("meta").eval()
             if tensors:
                 _require_tensors(name, module, tensors)
