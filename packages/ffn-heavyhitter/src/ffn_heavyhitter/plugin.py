@@ -17,7 +17,7 @@ A process without the plug-in must not load such a folder with fresh FFNs, as tr
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -105,7 +105,6 @@ class FFNHeavyHitterQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(
         self,
         model: Any,
-        checkpoint_files: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         ffns = {ffn.name: ffn for ffn in find_ffns(model)}
@@ -114,12 +113,9 @@ class FFNHeavyHitterQuantizer(HfQuantizer):
         unknown = sorted(name for found, name in named.items() if found not in ffns)
         if unknown:
             raise CompressionError(f"quantization_config names {unknown}, which are no FFNs of {type(model).__name__}")
-        tensors = _stored_shapes(checkpoint_files or ())
         for found, name in named.items():
             spec = {**stored[name], "dtype": str(model.dtype).removeprefix("torch.")}  # what the caller asked for
             module = build(spec, ffns[found].activation).to("meta").eval()
-            if tensors:
-                _require_tensors(name, module, tensors)
             module.original = ffns[found].install(module)
         self.quantization_config.layers = {found: ffns[found].part(ffns[found].layout.home).spec for found in named}
         expected = {re.escape(_barrier(ffns[found])) + "$" for found in named}
@@ -127,6 +123,7 @@ class FFNHeavyHitterQuantizer(HfQuantizer):
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         for name, module in compressed_ffns(model).items():
+            _require_loaded(name, module)
             module.requires_grad_(False).require_finite(name)
         return model
 
@@ -163,25 +160,13 @@ def _name_in(model: Any, stored: str, ffns: Mapping[str, FFN]) -> str:
     return stored
 
 
-def _stored_shapes(files: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    from safetensors import safe_open
-
-    found: dict[str, tuple[int, ...]] = {}
-    for path in files:
-        with safe_open(path, "pt") as file:
-            found |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    return found
-
-
-def _require_tensors(name: str, module: CompressedFeedForward, tensors: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse weights that lack a tensor of an FFN: transformers would fill it with whatever is in memory."""
+def _require_loaded(name: str, module: CompressedFeedForward) -> None:
+    """Refuse an FFN whose weights lack a tensor: transformers fills it with whatever is in memory, and warns."""
     for key, parameter in module.named_parameters(recurse=False):
-        shape = tensors.get(f"{name}.{key}")
-        if shape != tuple(parameter.shape):
+        if not parameter.is_meta and not getattr(parameter, "_is_hf_initialized", False):
             raise CompressionError(
-                f"{name}.{key} should have shape {tuple(parameter.shape)}, the weights hold "
-                f"{'no such tensor' if shape is None else shape}; the folder is damaged or of a version that this one "
-                "does not read: compress the dense model again"
+                f"{name}.{key} of shape {tuple(parameter.shape)} is not among the weights; the folder is damaged or of "
+                "a version that this one does not read: compress the dense model again"
             )
 
 

@@ -49,50 +49,56 @@ def checked(model: nn.Module, ffns: Sequence[FFN]) -> list[FFN]:
     UnsupportedArchitectureError
         If an FFN computes something else than its layout says.
     """
-    inputs = _inputs(model)
-    if inputs is None:
-        return [ffn.without_norm() for ffn in ffns]
-    before = _outputs(model, inputs)
-    with ExitStack() as stack:
-        for ffn in ffns:
-            stack.enter_context(_from_weights(ffn))
-        after = _outputs(model, inputs)
-    if not _close(before, after):
-        raise UnsupportedArchitectureError(
-            f"{type(model).__name__}: run from its weights as the adapter of {type(ffns[0].block).__name__} says "
-            f"({ffns[0].layout}), the model answers differently; register_adapter takes the layout that it has"
-        )
-    if _same_when_scaled(model, inputs, ffns, before):
-        return list(ffns)
-    return [ffn if _same_when_scaled(model, inputs, [ffn], before) else ffn.without_norm() for ffn in ffns]
+    was_training = model.training
+    model.eval()
+    try:
+        inputs = _inputs(model)
+        before = None if inputs is None else _outputs(model, inputs)
+        if inputs is None or before is None:
+            return [ffn.without_norm() for ffn in ffns]
+        with ExitStack() as stack:
+            for ffn in ffns:
+                stack.enter_context(_from_weights(ffn))
+            after = _outputs(model, inputs)
+        if after is None or not _close(before, after):
+            raise UnsupportedArchitectureError(
+                f"{type(model).__name__}: run from its weights as the adapter of {type(ffns[0].block).__name__} says "
+                f"({ffns[0].layout}), the model answers differently; register_adapter takes the layout that it has"
+            )
+        if _same_when_scaled(model, inputs, ffns, before):
+            return list(ffns)
+        return [ffn if _same_when_scaled(model, inputs, [ffn], before) else ffn.without_norm() for ffn in ffns]
+    finally:
+        model.train(was_training)
 
 
 def _inputs(model: Any) -> dict[str, Tensor] | None:
     """A few tokens, or one random image, as this model takes them."""
-    config = getattr(model, "config", None)
-    name = getattr(model, "main_input_name", None)
-    if config is None or name not in ("input_ids", "pixel_values"):
+    config: Any = getattr(model, "config", None)
+    if not hasattr(config, "get_text_config"):
         return None
-    device = next(model.parameters()).device
+    first = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
-    if name == "input_ids":
-        vocabulary = getattr(config.get_text_config(), "vocab_size", None)
-        if vocabulary is None:
-            return None
-        return {"input_ids": torch.randint(vocabulary, (1, _TOKENS), generator=generator).to(device)}
-    size, channels = getattr(config, "image_size", None), getattr(config, "num_channels", 3)
-    if not isinstance(size, int):
+    text = config.get_text_config()
+    of_images = text is config and getattr(model, "main_input_name", None) == "pixel_values"
+    vocabulary = getattr(text, "vocab_size", None)
+    if vocabulary is not None and not of_images:
+        return {"input_ids": torch.randint(vocabulary, (1, _TOKENS), generator=generator).to(first.device)}
+    size = getattr(config, "image_size", None)
+    if not of_images or not isinstance(size, int):
         return None
-    image = torch.randn(1, channels, size, size, generator=generator)
-    return {"pixel_values": image.to(device, next(model.parameters()).dtype)}
+    image = torch.randn(1, getattr(config, "num_channels", 3), size, size, generator=generator)
+    return {"pixel_values": image.to(first.device, first.dtype)}
 
 
-def _outputs(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    with torch.no_grad():
-        found = model(**inputs)[0]
-    if not isinstance(found, Tensor):
-        raise UnsupportedArchitectureError(f"{type(model).__name__} gives no tensor of outputs to check it by")
-    return found
+def _outputs(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor | None:
+    """The first output; None where the model takes other inputs than these."""
+    try:
+        with torch.no_grad():
+            found = model(**inputs)[0]
+    except (AttributeError, TypeError, ValueError, RuntimeError, LookupError):
+        return None
+    return found if isinstance(found, Tensor) else None
 
 
 def _close(before: Tensor, after: Tensor) -> bool:
@@ -110,7 +116,8 @@ def _same_when_scaled(model: nn.Module, inputs: dict[str, Tensor], ffns: Sequenc
     with ExitStack() as stack:
         for ffn in scaled:
             stack.enter_context(_scaled(ffn))
-        return torch.equal(_outputs(model, inputs), before)
+        after = _outputs(model, inputs)
+        return after is not None and torch.equal(after, before)
 
 
 @contextmanager
