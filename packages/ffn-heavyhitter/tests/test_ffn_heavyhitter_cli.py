@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import transformers
 from ffn_heavyhitter import Int8, collect, compress
 from ffn_heavyhitter.backend import choose_backend
 from ffn_heavyhitter.cli import main
@@ -99,6 +100,65 @@ def test_bad_input_is_said_and_leaves_nothing(place, capsys):
     _run(place, "compress", "@model", *TEXT, "--out", "@model", expect=3)
     assert "is not empty" in capsys.readouterr().err
     assert main([]) == 2
+
+
+def _with_tokenizer(place, model, name):
+    model.save_pretrained(place / name)
+    for path in (place / "model").glob("tokenizer*"):
+        (place / name / path.name).write_bytes(path.read_bytes())
+
+
+@pytest.mark.parametrize("head", ["BertModel", "BertForMaskedLM"])
+def test_encoders_keep_their_class_and_pooler(place, head, capsys):
+    dense = tiny("bert")
+    if head != "BertModel":
+        dense = getattr(transformers, head)(dense.config).eval()
+    _with_tokenizer(place, dense, head)
+    _run(place, "compress", f"@{head}", *TEXT, "--method", "split", "--heavy", "16", "--out", f"@small-{head}")
+    _run(place, "merge", f"@small-{head}", "--out", f"@merged-{head}")
+    for folder in (f"small-{head}", f"merged-{head}"):
+        assert json.loads((place / folder / "config.json").read_text())["architectures"] == [head]
+        again, info = type(dense).from_pretrained(place / folder, output_loading_info=True)
+        assert not info["missing_keys"]
+        ids = tokens()
+        with torch.no_grad():
+            ours, theirs = again(input_ids=ids), dense(input_ids=ids)
+        for found, wanted in zip(ours.to_tuple(), theirs.to_tuple(), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    capsys.readouterr()
+    _run(place, "eval", f"@small-{head}", *TEXT, expect=3)
+    assert "eval needs a causal language model" in capsys.readouterr().err
+
+
+def test_folders_of_pytorch_files_are_counted(place, capsys):
+    model = tiny("llama")
+    _with_tokenizer(place, model, "old")
+    (place / "old" / "model.safetensors").unlink()
+    torch.save(model.state_dict(), place / "old" / "pytorch_model.bin")
+    _run(place, "compress", "@old", *TEXT, "--heavy", "16", "--out", "@from-old")
+    assert "bytes on disk, -" in capsys.readouterr().out
+    (place / "old" / "pytorch_model.bin").unlink()
+    before = sorted(place.iterdir())
+    _run(place, "compress", "@old", *TEXT, "--heavy", "16", "--out", "@none", expect=3)
+    assert "holds neither *.safetensors nor pytorch_model*.bin" in capsys.readouterr().err
+    assert sorted(place.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"schema": 1}', "[]", "not json", '{"schema": 1, "ffn_bytes": 1, "model_bytes": 1, "dense_bytes": 1}'],
+)
+def test_bad_plans_and_few_tokens_end_in_one_line(place, text, capsys):
+    (place / "bad.json").write_text(text)
+    before = sorted(place.iterdir())
+    _run(place, "compress", "@model", *TEXT, "--plan", "@bad.json", "--out", "@none", expect=3)
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len([line for line in said if line.startswith("ffn-heavyhitter:")]) == 1
+    assert "bad.json" in said[-1]
+    few = ("--text", "@text.txt", "--tokens", "8", "--length", "8")
+    _run(place, "compress", "@model", *few, "--heavy", "16", "--out", "@none", expect=3)
+    assert "8 calibration tokens" in capsys.readouterr().err
+    assert sorted(place.iterdir()) == before
 
 
 def test_backend_is_chosen_for_all_and_changes_little():

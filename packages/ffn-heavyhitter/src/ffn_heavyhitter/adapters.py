@@ -7,6 +7,11 @@ unchanged:
     LLaMA, Qwen, Mistral, Gemma, GPT-2     home = mlp
     BERT                                   home = intermediate,   emptied = output.dense
     OPT                                    home = fc1,            emptied = activation_fn, fc2
+
+Where one layer holds gate and up, one below the other (Phi-3, GLM-4, ModernBERT), both paths name it.
+
+A norm is given only where its output feeds the FFN and nothing else: in parallel blocks (Phi, Cohere, GPT-J) attention
+reads it too, and in OLMo-2 and EXAONE-4 the norms follow what they normalise. ``probe`` checks it by numbers.
 """
 
 from __future__ import annotations
@@ -30,7 +35,8 @@ class FFNLayout:
     Attributes
     ----------
     up, down, gate : str
-        Linear layers (``nn.Linear`` or GPT-2's ``Conv1D``); ``gate`` only where the FFN is gated.
+        Linear layers (``nn.Linear`` or GPT-2's ``Conv1D``); ``gate`` only where the FFN is gated. The same path for
+        gate and up names a layer whose output is the gate's and then up's.
     activation : str
         The non-linearity, a module.
     home : str
@@ -64,8 +70,18 @@ _GATED = FFNLayout(
     home="mlp",
     norm="post_attention_layernorm",
 )
+_GATED_ALONE = replace(_GATED, norm=None)
 _GEMMA = replace(_GATED, norm_offset=1.0)
 _GEMMA_2 = replace(_GEMMA, norm="pre_feedforward_layernorm")
+_FUSED = FFNLayout(
+    gate="mlp.gate_up_proj",
+    up="mlp.gate_up_proj",
+    down="mlp.down_proj",
+    activation="mlp.activation_fn",
+    home="mlp",
+    norm="post_attention_layernorm",
+)
+_MODERN_BERT = FFNLayout(gate="mlp.Wi", up="mlp.Wi", down="mlp.Wo", activation="mlp.act", home="mlp", norm="mlp_norm")
 _BERT = FFNLayout(
     up="intermediate.dense",
     down="output.dense",
@@ -73,28 +89,124 @@ _BERT = FFNLayout(
     home="intermediate",
     emptied=("output.dense",),
 )
-_LAYOUTS: dict[str, FFNLayout] = {
-    "LlamaDecoderLayer": _GATED,
-    "MistralDecoderLayer": _GATED,
-    "Qwen2DecoderLayer": _GATED,
-    "Qwen3DecoderLayer": _GATED,
-    "GemmaDecoderLayer": _GEMMA,
-    "Gemma2DecoderLayer": _GEMMA_2,
-    "Gemma3DecoderLayer": _GEMMA_2,
-    "BertLayer": _BERT,
-    "RobertaLayer": _BERT,
-    "GPT2Block": FFNLayout(
-        up="mlp.c_fc", down="mlp.c_proj", activation="mlp.act", home="mlp", norm="ln_2", width_field="n_inner"
+_DISTILBERT = FFNLayout(
+    up="ffn.lin1", down="ffn.lin2", activation="ffn.activation", home="ffn", width_field="hidden_dim"
+)
+_GPT2 = FFNLayout(
+    up="mlp.c_fc", down="mlp.c_proj", activation="mlp.act", home="mlp", norm="ln_2", width_field="n_inner"
+)
+_STARCODER_2 = replace(_GPT2, norm="post_attention_layernorm", width_field="intermediate_size")
+_OPT = FFNLayout(
+    up="fc1",
+    down="fc2",
+    activation="activation_fn",
+    home="fc1",
+    emptied=("activation_fn", "fc2"),
+    norm="final_layer_norm",
+    width_field="ffn_dim",
+)
+_BART = replace(_OPT, norm=None, width_field="decoder_ffn_dim")
+_NEOX = FFNLayout(
+    up="mlp.dense_h_to_4h",
+    down="mlp.dense_4h_to_h",
+    activation="mlp.act",
+    home="mlp",
+    norm="post_attention_layernorm",
+)
+_FALCON = replace(_NEOX, width_field="ffn_hidden_size")
+_BLOOM = FFNLayout(
+    up="mlp.dense_h_to_4h",
+    down="mlp.dense_4h_to_h",
+    activation="mlp.gelu_impl",
+    home="mlp.dense_h_to_4h",
+    emptied=("mlp.gelu_impl", "mlp.dense_4h_to_h"),
+    norm="post_attention_layernorm",
+    width_field="",
+)
+_PHI = FFNLayout(up="mlp.fc1", down="mlp.fc2", activation="mlp.activation_fn", home="mlp")
+_GPT_J = FFNLayout(up="mlp.fc_in", down="mlp.fc_out", activation="mlp.act", home="mlp", width_field="n_inner")
+_NEMOTRON = FFNLayout(
+    up="mlp.up_proj",
+    down="mlp.down_proj",
+    activation="mlp.act_fn",
+    home="mlp",
+    norm="post_attention_layernorm",
+    norm_offset=1.0,
+)
+_T5 = FFNLayout(
+    up="DenseReluDense.wi",
+    down="DenseReluDense.wo",
+    activation="DenseReluDense.act",
+    home="DenseReluDense",
+    norm="layer_norm",
+    width_field="d_ff",
+)
+_ALBERT = FFNLayout(
+    up="ffn", down="ffn_output", activation="activation", home="ffn", emptied=("activation", "ffn_output")
+)
+
+# by class of the block; where a class builds its FFN in several ways, the first layout whose parts are all there
+_LAYOUTS: dict[str, tuple[FFNLayout, ...]] = {
+    **dict.fromkeys(
+        (
+            "LlamaDecoderLayer",
+            "MistralDecoderLayer",
+            "MinistralDecoderLayer",
+            "Qwen2DecoderLayer",
+            "Qwen3DecoderLayer",
+            "SmolLM3DecoderLayer",
+            "GraniteDecoderLayer",
+            "SeedOssDecoderLayer",
+            "HeliumDecoderLayer",
+        ),
+        (_GATED,),
     ),
-    "OPTDecoderLayer": FFNLayout(
-        up="fc1",
-        down="fc2",
-        activation="activation_fn",
-        home="fc1",
-        emptied=("activation_fn", "fc2"),
-        norm="final_layer_norm",
-        width_field="ffn_dim",
+    **dict.fromkeys(
+        (
+            "OlmoDecoderLayer",
+            "Olmo2DecoderLayer",
+            "Olmo3DecoderLayer",
+            "Exaone4DecoderLayer",
+            "CohereDecoderLayer",
+            "Cohere2DecoderLayer",
+        ),
+        (_GATED_ALONE,),
     ),
+    **dict.fromkeys(("Phi3DecoderLayer", "GlmDecoderLayer", "Glm4DecoderLayer"), (_FUSED,)),
+    **dict.fromkeys(
+        (
+            "BertLayer",
+            "RobertaLayer",
+            "XLMRobertaLayer",
+            "CamembertLayer",
+            "ElectraLayer",
+            "MPNetLayer",
+            "DebertaLayer",
+            "DebertaV2Layer",
+        ),
+        (_BERT,),
+    ),
+    **dict.fromkeys(("BartDecoderLayer",), (_BART,)),
+    **dict.fromkeys(("MBartDecoderLayer",), (replace(_BART, norm="final_layer_norm"),)),
+    "GemmaDecoderLayer": (_GEMMA,),
+    "Gemma2DecoderLayer": (_GEMMA_2,),
+    "Gemma3DecoderLayer": (_GEMMA_2,),
+    "StableLmDecoderLayer": (_GATED, _GATED_ALONE),  # without a norm of its own in its parallel form
+    "GPT2Block": (_GPT2,),
+    "GPTBigCodeBlock": (_GPT2,),
+    "Starcoder2DecoderLayer": (_STARCODER_2,),
+    "OPTDecoderLayer": (_OPT,),
+    "GPTNeoXLayer": (_NEOX,),
+    "FalconDecoderLayer": (_FALCON, replace(_FALCON, norm="ln_mlp"), replace(_FALCON, norm=None)),
+    "BloomBlock": (_BLOOM,),
+    "PhiDecoderLayer": (_PHI,),
+    "GPTJBlock": (_GPT_J,),
+    "NemotronDecoderLayer": (_NEMOTRON,),
+    "ViTLayer": (replace(_PHI, norm="layernorm_after"),),
+    "TransformerBlock": (_DISTILBERT,),
+    "ModernBertEncoderLayer": (_MODERN_BERT,),
+    "T5LayerFF": (_T5, replace(_T5, gate="DenseReluDense.wi_0", up="DenseReluDense.wi_1")),
+    "AlbertLayer": (_ALBERT,),
 }
 
 
@@ -117,9 +229,9 @@ def register_adapter(block_class: str, layout: FFNLayout) -> None:
     --------
     >>> register_adapter("MyBlock", FFNLayout(up="ff.up", down="ff.down", activation="ff.act", home="ff"))
     """
-    if _LAYOUTS.get(block_class, layout) != layout:
-        raise ValueError(f"block_class={block_class!r} already has the layout {_LAYOUTS[block_class]}")
-    _LAYOUTS[block_class] = layout
+    if _LAYOUTS.get(block_class, (layout,)) != (layout,):
+        raise ValueError(f"block_class={block_class!r} already has the layout {_LAYOUTS[block_class][0]}")
+    _LAYOUTS[block_class] = (layout,)
 
 
 @dataclass(frozen=True)
@@ -164,19 +276,57 @@ class FFN:
         """The normalisation that feeds this FFN alone, or None where there is none."""
         if self.layout.norm is None or not getattr(self.block, "do_layer_norm_before", True):
             return None
-        return self.part(self.layout.norm)
+        norm = self.part(self.layout.norm)
+        return norm if isinstance(getattr(norm, "weight", None), Tensor) else None
+
+    def without_norm(self) -> FFN:
+        """The same FFN, whose input no norm can scale."""
+        return replace(self, layout=replace(self.layout, norm=None))
 
     def weights(self) -> FFNWeights:
         """The weights, neuron by neuron; views of the model's own tensors."""
-        gate = None if self.layout.gate is None else self.part(self.layout.gate)
+        up, up_bias = _matrix(self.up), _bias(self.up)
+        gate, gate_bias = None, None
+        if self.packed:
+            gate, up = up.chunk(2)
+            gate_bias, up_bias = (None, None) if up_bias is None else up_bias.chunk(2)
+        elif self.layout.gate is not None:
+            gate, gate_bias = _matrix(self.part(self.layout.gate)), _bias(self.part(self.layout.gate))
         return FFNWeights(
-            up=_matrix(self.up),
+            up=up,
             down=_matrix(self.down),
-            gate=None if gate is None else _matrix(gate),
-            up_bias=_bias(self.up),
-            gate_bias=None if gate is None else _bias(gate),
+            gate=gate,
+            up_bias=up_bias,
+            gate_bias=gate_bias,
             down_bias=_bias(self.down),
         )
+
+    @property
+    def packed(self) -> bool:
+        """Whether one layer holds gate and up."""
+        return self.layout.gate == self.layout.up
+
+    @property
+    def inner(self) -> list[nn.Module]:
+        """The layers that read the FFN's input."""
+        paths = {path: None for path in (self.layout.gate, self.layout.up) if path is not None}
+        return [self.part(path) for path in paths]
+
+    def takes_scale(self, scale: Tensor) -> bool:
+        """Whether the norm's weight and bias, over ``scale`` (d,), keep their digits in the norm's dtype."""
+        norm = self.norm
+        if norm is None:
+            return False
+        weight = norm.get_parameter("weight")
+        smallest, largest = torch.finfo(weight.dtype).smallest_normal, torch.finfo(weight.dtype).max
+        values = [weight + self.layout.norm_offset]
+        if getattr(norm, "bias", None) is not None:
+            values.append(norm.get_parameter("bias"))
+        for value in values:
+            before, after = value.double().abs(), (value.double() / scale.double()).abs()
+            if bool(((before >= smallest) & ((after < smallest) | (after > largest))).any()):
+                return False
+        return True
 
     def scale_input(self, scale: Tensor) -> None:
         """Divide what the norm hands to the FFN by ``scale`` (d,), by changing the norm's weight and bias."""
@@ -189,17 +339,27 @@ class FFN:
         offset = self.layout.norm_offset
         weight, bias = norm.get_parameter("weight"), getattr(norm, "bias", None)
         with torch.no_grad():
-            weight.copy_((weight + offset) / scale - offset)
+            weight.copy_((weight.double() + offset) / scale.double() - offset)
             if bias is not None:
-                bias.div_(scale)
+                bias.copy_(bias.double() / scale.double())
 
-    def install(self, module: nn.Module) -> Original:
-        """Put ``module`` in the FFN's place; returns what is needed to put the dense FFN back."""
+    def displace(self, module: nn.Module) -> dict[str, nn.Module]:
+        """Put ``module`` in the FFN's place; returns the modules that were there, by path."""
         paths = (self.layout.home, *self.layout.emptied)
-        original = Original({path: self.part(path) for path in paths})
+        displaced = {path: self.part(path) for path in paths}
         for path in self.layout.emptied:
             _set(self.block, path, nn.Identity())
         _set(self.block, self.layout.home, module)
+        return displaced
+
+    def put_back(self, displaced: dict[str, nn.Module]) -> None:
+        """Undo ``displace``."""
+        for path, module in displaced.items():
+            _set(self.block, path, module)
+
+    def install(self, module: nn.Module) -> Original:
+        """Put ``module`` in the FFN's place for good; returns what is needed to put the dense FFN back."""
+        original = Original(self.displace(module))
         original.release()
         return original
 
@@ -211,8 +371,12 @@ class FFN:
 
     def load(self, weights: FFNWeights) -> None:
         """Give the dense layers these weights, of whatever width."""
-        _set_linear(self.up, weights.up, weights.up_bias)
         _set_linear(self.down, weights.down, weights.down_bias)
+        if self.packed and weights.gate is not None:
+            biases = [b for b in (weights.gate_bias, weights.up_bias) if b is not None]
+            _set_linear(self.up, torch.cat([weights.gate, weights.up]), torch.cat(biases) if biases else None)
+            return
+        _set_linear(self.up, weights.up, weights.up_bias)
         if self.layout.gate is not None and weights.gate is not None:
             _set_linear(self.part(self.layout.gate), weights.gate, weights.gate_bias)
 
@@ -247,24 +411,73 @@ def find_ffns(model: nn.Module) -> list[FFN]:
     UnsupportedArchitectureError
         If no block is known, if the model mixes experts, or if a part is no linear layer.
     """
-    blocks = [(name, module) for name, module in model.named_modules() if type(module).__name__ in _LAYOUTS]
     experts = next((name for name, module in model.named_modules() if _is_expert(module)), None)
     if experts is not None:
         raise UnsupportedArchitectureError(
             f"{experts} ({type(model.get_submodule(experts)).__name__}) mixes experts: a router decides which neurons "
             "see a token, so statistics over all tokens do not rank them. Compress a dense model"
         )
-    if not blocks:
+    config = getattr(model, "config", None)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedArchitectureError(
+            f"{type(model).__name__} is an encoder-decoder model: its two halves read different tokens, and one "
+            "attention mask cannot say which count. Take one half, such as T5EncoderModel or BartForCausalLM"
+        )
+    found = []
+    for name, block in model.named_modules():
+        layouts = _LAYOUTS.get(type(block).__name__, ())
+        layout = next((layout for layout in layouts if _has_parts(block, layout)), None)
+        if layout is not None:
+            found.append(FFN(f"{name}.{layout.home}" if name else layout.home, name, block, layout))
+    if not found:
         seen = sorted({type(module).__name__ for module in model.modules()})
         raise UnsupportedArchitectureError(
             f"no FFN found in {type(model).__name__}; it holds {', '.join(seen)}. Known blocks: {', '.join(_LAYOUTS)}. "
-            "Teach another with register_adapter(block_class, FFNLayout(...))"
+            f"Teach another: {suggestion(model)}"
         )
-    found = []
-    for name, block in blocks:
-        layout = _LAYOUTS[type(block).__name__]
-        found.append(FFN(f"{name}.{layout.home}" if name else layout.home, name, block, layout))
     return found
+
+
+def _has_parts(block: nn.Module, layout: FFNLayout) -> bool:
+    """Whether a block is made as a layout says; a compressed one has lost what lay below its home."""
+    try:
+        home: Any = block.get_submodule(layout.home)
+    except AttributeError:
+        return False
+    compressed = hasattr(home, "spec")
+    paths = (layout.up, layout.gate, layout.down, layout.activation, *layout.emptied)
+    for path in paths:
+        below = path is not None and (path == layout.home or path.startswith(f"{layout.home}."))
+        if path is None or (compressed and below):
+            continue
+        try:
+            block.get_submodule(path)
+        except AttributeError:
+            return False
+    if compressed and home.spec["gated"] != (layout.gate is not None):
+        return False
+    return layout.norm is None or isinstance(getattr(block, layout.norm, None), nn.Module)
+
+
+def suggestion(model: nn.Module) -> str:
+    """The adapter that a model may need, from the shapes of its linear layers."""
+    for name, parent in model.named_modules():
+        layers = {key: _matrix(m) for key, m in parent.named_children() if _is_linear(m)}
+        for up, wide in layers.items():
+            down = next(
+                (key for key, m in layers.items() if m.shape == wide.shape[::-1] and len(wide) > m.shape[0]), None
+            )
+            if down is None or "." not in name:
+                continue
+            block, _, home = name.rpartition(".")
+            gate = next((key for key, m in layers.items() if key != up and m.shape == wide.shape), None)
+            act = next((key for key, m in parent.named_children() if key not in layers), "act")
+            gated = "" if gate is None else f'gate="{home}.{up}", '
+            return (
+                f'register_adapter("{type(model.get_submodule(block)).__name__}", FFNLayout({gated}'
+                f'up="{home}.{gate or up}", down="{home}.{down}", activation="{home}.{act}", home="{home}"))'
+            )
+    return 'register_adapter("MyBlock", FFNLayout(up="ff.up", down="ff.down", activation="ff.act", home="ff"))'
 
 
 def require_dense(ffns: list[FFN]) -> None:
@@ -276,16 +489,27 @@ def require_dense(ffns: list[FFN]) -> None:
                 layer = ffn.part(path)
             except AttributeError:
                 layer = ffn.part(ffn.layout.home)
-            if type(layer) is not nn.Linear and not _is_conv1d(layer):
+            if not _is_linear(layer):
                 raise CompressionError(
                     f"{ffn.block_name}.{path} is {type(layer).__name__}, not a dense linear layer: the model is "
                     "already compressed or quantised. Start from the dense model, or merge() this one first"
                 )
+        dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in ffn.weights().tensors().values()}
+        if len(dtypes) > 1:
+            raise CompressionError(
+                f"{ffn.name} holds weights in {' and '.join(sorted(dtypes))}; load the model with dtype=torch.float32 "
+                "or torch.bfloat16, so that they have one"
+            )
 
 
 def _is_expert(module: nn.Module) -> bool:
     name = type(module).__name__
     return any(mark in name for mark in ("Moe", "MoE", "Experts", "SparseMLP", "TopKRouter"))
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Falcon's own class computes what ``nn.Linear`` does."""
+    return type(module) is nn.Linear or type(module).__name__ == "FalconLinear" or _is_conv1d(module)
 
 
 def _is_conv1d(module: nn.Module) -> bool:

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from papershelf_core import files
+
 __all__ = ["main"]
 
 USAGE, BAD_INPUT = 2, 3
@@ -28,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments.run(arguments)
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        print(f"ffn-heavyhitter: {error}", file=sys.stderr)
+        print(f"ffn-heavyhitter: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
     return 0
 
@@ -149,9 +151,17 @@ def _progress(label: str, total: int) -> Any:
 
 
 def _load(name: str) -> Any:
-    from ffn_heavyhitter.models import load_causal_model
+    from ffn_heavyhitter.models import load_model
 
-    return load_causal_model(name)
+    return load_model(name)
+
+
+def _load_causal(name: str, what: str) -> Any:
+    """A model whose predictions of the next token ``what`` needs."""
+    model = _load(name)
+    if not model.can_generate():
+        raise ValueError(f"{what} needs a causal language model; {name} holds a {type(model).__name__}")
+    return model
 
 
 def _chosen(arguments: argparse.Namespace, model: Any) -> Any:
@@ -223,8 +233,9 @@ def _plan(arguments: argparse.Namespace) -> None:
     from ffn_heavyhitter.plan import Plan, plan_budget, plan_widths
     from ffn_heavyhitter.statistics import collect
 
-    model = _load(arguments.model)
-    if arguments.size is None and not arguments.per_layer:
+    plain = arguments.size is None and not arguments.per_layer
+    model = _load(arguments.model) if plain else _load_causal(arguments.model, "--size or --per-layer")
+    if plain:
         plan = Plan.of(model, _chosen(arguments, model))
     else:
         windows = _windows(arguments)
@@ -264,8 +275,9 @@ def _compress(arguments: argparse.Namespace) -> None:
     from ffn_heavyhitter.plan import Plan
     from ffn_heavyhitter.statistics import Statistics, collect
 
-    if arguments.out.exists() and any(arguments.out.iterdir()):
+    if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
         raise ValueError(f"--out {arguments.out} is not empty; choose another folder")
+    tokenizer = load_tokenizer(arguments.model)
     model = _load(arguments.model)
     treatment: Any = _chosen(arguments, model) if arguments.plan is None else Plan.load(arguments.plan).treatments
     planned = Plan.of(model, treatment)
@@ -281,13 +293,11 @@ def _compress(arguments: argparse.Namespace) -> None:
     compress(model, treatment, statistics, progress=_say)
     if arguments.half:
         halve(model)
-    scratch = arguments.out.with_name(arguments.out.name + ".part")
-    model.save_pretrained(scratch, max_shard_size=arguments.shard)
-    load_tokenizer(arguments.model).save_pretrained(scratch)
-    if arguments.out.exists():
-        arguments.out.rmdir()
-    scratch.replace(arguments.out)
-    size, dense = bytes_on_disk(arguments.out), bytes_on_disk(model_folder(arguments.model))
+    dense = bytes_on_disk(model_folder(arguments.model))
+    with files.replacing(arguments.out) as scratch:
+        model.save_pretrained(scratch, max_shard_size=arguments.shard)
+        tokenizer.save_pretrained(scratch)
+    size = bytes_on_disk(arguments.out)
     print(f"wrote {arguments.out}: {size} bytes on disk, {size / dense - 1:+.2%} (planned {planned.model_bytes})")
 
 
@@ -297,7 +307,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from ffn_heavyhitter.evaluation import perplexity_ratio, window_nll
 
     windows = _windows(arguments)
-    nll = window_nll(_load(arguments.model), windows)
+    nll = window_nll(_load_causal(arguments.model, "eval"), windows)
     found: dict[str, Any] = {
         "model": arguments.model,
         "tokens": arguments.tokens,
@@ -305,13 +315,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     }
     print(f"perplexity {found['perplexity']:.3f} on {arguments.tokens} tokens")
     if arguments.against is not None:
-        result = perplexity_ratio(nll, window_nll(_load(arguments.against), windows))
+        result = perplexity_ratio(nll, window_nll(_load_causal(arguments.against, "eval"), windows))
         found |= {"against": arguments.against, **asdict(result)}
         print(f"against {result.reference:.3f}: {result.ratio:.4f}x +- {result.standard_error:.4f}")
     if arguments.json is not None:
-        scratch = arguments.json.with_name(arguments.json.name + ".part")
-        scratch.write_text(json.dumps(found, indent=1), encoding="utf-8")
-        scratch.replace(arguments.json)
+        files.write_text(arguments.json, json.dumps(found, indent=1))
 
 
 def _bench(arguments: argparse.Namespace) -> None:
@@ -321,7 +329,7 @@ def _bench(arguments: argparse.Namespace) -> None:
     from ffn_heavyhitter.models import model_folder
 
     torch.set_num_threads(arguments.threads)
-    models = {"ours": _load(arguments.model), "other": _load(arguments.against)}
+    models = {"ours": _load_causal(arguments.model, "bench"), "other": _load_causal(arguments.against, "bench")}
     ours, other = (bytes_on_disk(model_folder(name)) for name in (arguments.model, arguments.against))
     print(f"size: {ours} bytes, {ours / other - 1:+.2%}")
     vocabulary = models["other"].config.vocab_size
@@ -344,10 +352,10 @@ def _merge(arguments: argparse.Namespace) -> None:
     if arguments.out.exists():
         raise ValueError(f"--out {arguments.out} exists; choose another folder")
     model = merge(_load(arguments.model))
-    scratch = arguments.out.with_name(arguments.out.name + ".part")
-    model.save_pretrained(scratch)
-    load_tokenizer(arguments.model).save_pretrained(scratch)
-    scratch.replace(arguments.out)
+    tokenizer = load_tokenizer(arguments.model)
+    with files.replacing(arguments.out) as scratch:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
     print(f"wrote {arguments.out}")
 
 

@@ -6,15 +6,18 @@ split, as dense approximations otherwise.
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 
 from ffn_heavyhitter.adapters import FFN, find_ffns, require_dense
-from ffn_heavyhitter.errors import CompressionError
+from ffn_heavyhitter.errors import CalibrationError, CompressionError, FFNWarning
 from ffn_heavyhitter.feedforward import CompressedFeedForward, compressed_ffns
+from ffn_heavyhitter.probe import checked
 from ffn_heavyhitter.statistics import LayerStatistics, Statistics
 from ffn_heavyhitter.validation import require_eval
 from ffn_heavyhitter.weights import FFNWeights
@@ -22,6 +25,7 @@ from ffn_heavyhitter.weights import FFNWeights
 __all__ = ["Treatment", "compress", "halve", "merge"]
 
 Model = TypeVar("Model", bound=nn.Module)
+ENOUGH = 8  # calibration tokens for each neuron: with fewer, fits win on their own tokens and lose on others
 
 
 class Treatment(Protocol):
@@ -33,6 +37,10 @@ class Treatment(Protocol):
 
     def apply(self, ffn: FFN, layer: LayerStatistics) -> CompressedFeedForward:
         """The rewritten FFN."""
+        ...
+
+    def least_tokens(self, weights: FFNWeights) -> int:
+        """Calibration tokens below which a second moment it inverts is singular by count; 0 where it takes none."""
         ...
 
 
@@ -62,25 +70,34 @@ def compress(
 
     Raises
     ------
+    CalibrationError
+        If the statistics hold fewer tokens than what is fitted on them has unknowns; ``FFNWarning`` below eight a
+        neuron.
     CompressionError
-        If the model is compressed already, in training mode, or a name is not one of its FFNs.
+        If the model is compressed already, in training mode, a name is not one of its FFNs, or the result is beyond
+        the model's dtype.
+    UnsupportedArchitectureError
+        If an FFN computes something else than its adapter says.
     StatisticsError
         If the statistics belong to another model or lack what the treatment needs.
     """
     require_eval(model)
-    ffns = {ffn.name: ffn for ffn in find_ffns(model)}
-    require_dense(list(ffns.values()))
+    found = find_ffns(model)
+    require_dense(found)
     statistics.check(model)
+    ffns = {ffn.name: ffn for ffn in checked(model, found)}
     chosen = dict(treatment) if isinstance(treatment, Mapping) else dict.fromkeys(ffns, treatment)
     unknown = sorted(chosen.keys() - ffns.keys())
     if unknown:
         raise CompressionError(f"treatment names {unknown}, which are no FFNs of this model; it has {list(ffns)}")
+    _require_tokens(chosen, ffns, statistics)
     rewritten: dict[str, CompressedFeedForward] = {}
     with torch.no_grad():
         for name, way in chosen.items():
             if progress is not None:
                 progress(name)
             rewritten[name] = way.apply(ffns[name], statistics.layers[name]).eval()
+            rewritten[name].require_finite(name)
     for name, module in rewritten.items():
         module.settle(ffns[name])
         module.original = ffns[name].install(module)
@@ -91,28 +108,73 @@ def compress(
     return model
 
 
+def _require_tokens(chosen: Mapping[str, Treatment], ffns: Mapping[str, FFN], statistics: Statistics) -> None:
+    """Refuse second moments of too few tokens, and warn of few."""
+    few = {}
+    for name, way in chosen.items():
+        weights, tokens = ffns[name].weights(), statistics.layers[name].tokens
+        least = way.least_tokens(weights)
+        if tokens < least:
+            raise CalibrationError(
+                f"{name}: {tokens} calibration tokens leave the moments that {type(way).__name__} fits singular; "
+                f"it needs {least} at the least, and {ENOUGH * weights.width} are advised"
+            )
+        if least and tokens < ENOUGH * weights.width:
+            few[name] = tokens
+    if few:
+        name, tokens = next(iter(few.items()))
+        warnings.warn(
+            f"{len(few)} FFNs are fitted on {tokens} calibration tokens; {ENOUGH} for each neuron, "
+            f"{ENOUGH * ffns[name].weights().width} for {name}, are advised: judge the model on other text",
+            FFNWarning,
+            stacklevel=3,
+        )
+
+
 def _as_plain_model(model: nn.Module, ffns: list[FFN]) -> bool:
     """Write narrow FFNs of one width as dense layers, where the model's own config can say so."""
     compressed = compressed_ffns(model)
-    config = getattr(model, "config", None)
+    top: Any = getattr(model, "config", None)
+    config: Any = top.get_text_config() if hasattr(top, "get_text_config") else top
     narrow = len(compressed) == len(ffns) and all(module.kind == "narrow" for module in compressed.values())
-    if config is None or not narrow or len({module.spec["width"] for module in compressed.values()}) != 1:
+    fields = {ffn.layout.width_field for ffn in ffns}
+    if config is None or not narrow or len(fields) != 1 or not hasattr(config, min(fields)):
+        return False
+    if len({module.spec["width"] for module in compressed.values()}) != 1:
         return False
     weights = {name: module.dense_weights() for name, module in compressed.items()}
     gained_bias = any(w.down_bias is not None and w.up_bias is None for w in weights.values())
     if gained_bias and not hasattr(config, "mlp_bias"):
         return False
+    settings = {min(fields): next(iter(weights.values())).width, **({"mlp_bias": True} if gained_bias else {})}
+    before = {name: getattr(config, name) for name in settings}
     for ffn in ffns:
         module, dense = compressed[ffn.name], weights[ffn.name]
         if module.original is None:
             return False
-        if gained_bias:
-            dense = _with_every_bias(dense)
-        ffn.restore(module.original, dense)
-        setattr(config, ffn.layout.width_field, dense.width)
-    if gained_bias:
-        config.mlp_bias = True
-    return True
+        ffn.restore(module.original, _with_every_bias(dense) if gained_bias else dense)
+    for name, value in settings.items():
+        setattr(config, name, value)
+    if _describes(top, model):
+        return True
+    for name, value in before.items():
+        setattr(config, name, value)
+    for ffn in ffns:
+        compressed[ffn.name].original = ffn.install(compressed[ffn.name])
+    return False
+
+
+def _describes(config: Any, model: nn.Module) -> bool:
+    """Whether a model made from the config has this one's tensors: blocks of other kinds may share its fields."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        build: Any = type(model)
+        try:
+            fresh = build(copy.deepcopy(config))
+        except (TypeError, ValueError, RuntimeError, AttributeError):
+            return False
+    shapes = ({name: t.shape for name, t in m.state_dict().items()} for m in (fresh, model))
+    return next(shapes) == next(shapes)
 
 
 def _with_every_bias(weights: FFNWeights) -> FFNWeights:
@@ -120,7 +182,9 @@ def _with_every_bias(weights: FFNWeights) -> FFNWeights:
     hidden, output = torch.zeros_like(weights.up[:, 0]), torch.zeros_like(weights.down[:, 0])
     given = weights.tensors()
     zeros = {"up_bias": hidden, "gate_bias": hidden, "down_bias": output}
-    return FFNWeights(**{**(zeros if weights.gate is not None else {}), **given})
+    if weights.gate is None:
+        del zeros["gate_bias"]
+    return FFNWeights(**{**zeros, **given})
 
 
 def halve(model: Model) -> Model:

@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from papershelf_core import timing
 from torch import Tensor, nn
 
 from ffn_heavyhitter.errors import CalibrationError
+from ffn_heavyhitter.models import weight_files
 
 __all__ = ["PerplexityRatio", "bytes_on_disk", "decoder", "perplexity_ratio", "prefill", "time_models", "window_nll"]
 
@@ -86,7 +86,7 @@ def perplexity_ratio(nll: Tensor, reference: Tensor) -> PerplexityRatio:
 
 def bytes_on_disk(folder: str | os.PathLike[str]) -> int:
     """Bytes of a saved model's weight files."""
-    return sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
+    return sum(path.stat().st_size for path in weight_files(folder))
 
 
 def prefill(model: Any, ids: Tensor, *, all_logits: bool = False) -> Callable[[], object]:

@@ -20,6 +20,7 @@ from ffn_heavyhitter.feedforward import (
     Spec,
     bias_shapes,
     fill_biases,
+    in_dtype,
     run_neurons,
     shape_spec,
     spec_dtype,
@@ -60,14 +61,15 @@ class SplitFeedForward(CompressedFeedForward):
         fill_biases(module, sorted_)
         return module
 
-    def forward(self, x: Tensor) -> Tensor:
+    def run(self, x: Tensor) -> Tensor:
         """Output of the whole FFN, shape (..., d)."""
-        if self.spec["gated"] and x.numel() < FEW_ROWS * x.shape[-1]:
+        weights = in_dtype(self._sorted_weights(), x.dtype)
+        if self.spec["gated"] and x.numel() < FEW_ROWS * x.shape[-1] and x.dtype == self.dtype:
             gate, up = nn.functional.linear(x, self.inner, self.inner_bias).chunk(2, dim=-1)
             hidden = self.activation(gate) * up
         else:
-            hidden = run_neurons(self._sorted_weights(), self.activation, x)
-        return nn.functional.linear(hidden, self.down, self.down_bias)
+            hidden = run_neurons(weights, self.activation, x)
+        return nn.functional.linear(hidden, weights.down, weights.down_bias)
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs of the heavy and of the light part; the output bias belongs to the heavy one."""
@@ -108,6 +110,10 @@ class Split:
         """Bytes that the FFN's tensors take."""
         values = sum(tensor.numel() * tensor.element_size() for tensor in weights.tensors().values())
         return values + 4 * weights.width
+
+    def least_tokens(self, weights: FFNWeights) -> int:
+        """None: nothing is fitted."""
+        return 0
 
     def apply(self, ffn: FFN, layer: LayerStatistics) -> SplitFeedForward:
         """The split FFN; the model keeps its dense one."""

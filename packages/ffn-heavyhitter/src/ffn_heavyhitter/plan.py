@@ -11,22 +11,25 @@ the second-order estimate of the loss they add. ``allocate`` then spends the byt
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
+from papershelf_core import files
 from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN, find_ffns
 from ffn_heavyhitter.allocate import Option, allocate
 from ffn_heavyhitter.compression import Treatment
 from ffn_heavyhitter.errors import CompressionError
-from ffn_heavyhitter.feedforward import CompressedFeedForward, run_neurons
+from ffn_heavyhitter.feedforward import CompressedFeedForward, run_neurons, widened
 from ffn_heavyhitter.narrow import Narrow, compensated, removal_error
+from ffn_heavyhitter.probe import checked
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.sensitivity import Sensitivity
 from ffn_heavyhitter.statistics import Batch, LayerStatistics, Statistics
@@ -36,6 +39,7 @@ from ffn_heavyhitter.weights import FFNWeights
 __all__ = ["Plan", "plan_budget", "plan_widths", "tuned_ridge"]
 
 _SCHEMA = 1
+_SIZES = ("ffn_bytes", "model_bytes", "dense_bytes")
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,7 @@ class Plan:
             "dense_bytes": self.dense_bytes,
             "treatments": {name: {"kind": named[type(t)], **asdict(t)} for name, t in self.treatments.items()},
         }
-        target = Path(path)
-        scratch = target.with_name(target.name + ".part")
-        scratch.write_text(json.dumps(document, indent=1), encoding="utf-8")
-        scratch.replace(target)
+        files.write_text(path, json.dumps(document, indent=1))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
@@ -81,27 +82,72 @@ class Plan:
         Raises
         ------
         CompressionError
-            If the file is no plan, or of a schema or kind that this version does not know.
+            If the file is no plan of a schema and kinds that this version knows, with every field of its type; names
+            the field.
         """
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        try:
+            document = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise CompressionError(f"{path} is no JSON: {error}; write a plan with: ffn-heavyhitter plan") from error
         if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
             raise CompressionError(f"{path} is no plan of schema {_SCHEMA}; write one with: ffn-heavyhitter plan")
-        treatments = {}
-        for name, given in document["treatments"].items():
-            kind = given.pop("kind", None)
-            if kind not in TREATMENTS:
-                raise CompressionError(f"{path}: kind={kind!r} of {name} is none of {', '.join(TREATMENTS)}")
-            treatments[name] = TREATMENTS[kind](**given)
-        return cls(treatments, document["ffn_bytes"], document["model_bytes"], document["dense_bytes"])
+        sizes: list[Any] = [document.get(name) for name in _SIZES]
+        for name, size in zip(_SIZES, sizes, strict=True):
+            if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+                raise CompressionError(f"{path}: {name}={size!r} must be a number of bytes")
+        given = document.get("treatments")
+        if not isinstance(given, dict) or not given:
+            raise CompressionError(f"{path}: treatments={given!r} must name an FFN at least, each with its treatment")
+        unknown = sorted(document.keys() - {"schema", "treatments", *_SIZES})
+        if unknown:
+            raise CompressionError(f"{path}: unknown field {', '.join(unknown)}")
+        return cls({name: _treatment(f"{path}: {name}", entry) for name, entry in given.items()}, *sizes)
 
     @classmethod
     def of(cls, model: nn.Module, treatment: Treatment | Mapping[str, Treatment]) -> Plan:
         """A plan from one treatment for all FFNs, or one for each, with the bytes it will take."""
         weights = {ffn.name: ffn.weights() for ffn in find_ffns(model)}
         chosen = dict(treatment) if isinstance(treatment, Mapping) else dict.fromkeys(weights, treatment)
+        unknown = sorted(chosen.keys() - weights.keys())
+        if unknown:
+            raise CompressionError(f"the plan names {unknown}, which are no FFNs of this model; it has {list(weights)}")
         dense = sum(t.numel() * t.element_size() for t in {id(p): p for p in model.parameters()}.values())
         ffn_bytes = sum(way.bytes(weights[name]) for name, way in chosen.items())
         return cls(chosen, ffn_bytes, dense - sum(_dense_bytes(weights[n]) for n in chosen) + ffn_bytes, dense)
+
+
+def _treatment(place: str, entry: Any) -> Any:
+    """A treatment from its entry in a plan."""
+    if not isinstance(entry, dict):
+        raise CompressionError(f"{place}: {entry!r} is no treatment; it needs a kind and its fields")
+    kind = entry.get("kind")
+    if kind not in TREATMENTS:
+        raise CompressionError(f"{place}: kind={kind!r} is none of {', '.join(TREATMENTS)}")
+    way, given = TREATMENTS[kind], {name: value for name, value in entry.items() if name != "kind"}
+    hints = get_type_hints(way)
+    for name, value in given.items():
+        if name not in hints:
+            raise CompressionError(f"{place}: {kind} has no field {name!r}; it has {', '.join(hints)}")
+        if not _is_of(value, hints[name]):
+            raise CompressionError(f"{place}: {name}={value!r} does not fit {kind}'s {name}")
+    missing = [f.name for f in fields(way) if f.default is MISSING and f.name not in given]
+    if missing:
+        raise CompressionError(f"{place}: {kind} needs {', '.join(missing)}")
+    try:
+        return way(**given)
+    except ValueError as error:
+        raise CompressionError(f"{place}: {error}") from error
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON is of a field's type: a class, a union or some literals."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_args(hint):
+        return any(_is_of(value, part) for part in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is hint
 
 
 def plan_widths(
@@ -144,7 +190,7 @@ def plan_widths(
     """
     if not smallest <= share < 1:
         raise ValueError(f"share={share} must be between smallest={smallest} and 1")
-    ffns = {ffn.name: ffn for ffn in find_ffns(model)}
+    ffns = {ffn.name: ffn for ffn in checked(model, find_ffns(model))}
     sensitivity = None if measured_on is None else Sensitivity(model, measured_on)
     options, total = {}, 0
     for name, ffn in ffns.items():
@@ -248,7 +294,7 @@ def plan_budget(
     BudgetError
         If the smallest options exceed the budget.
     """
-    ffns = {ffn.name: ffn for ffn in find_ffns(model)}
+    ffns = {ffn.name: ffn for ffn in checked(model, find_ffns(model))}
     statistics.check(model)
     inputs = captured_inputs(model, held_out)
     rest = Plan.of(model, {}).dense_bytes - sum(_dense_bytes(ffn.weights()) for ffn in ffns.values())
@@ -291,7 +337,8 @@ def _output_errors(
     modules: Sequence[CompressedFeedForward], ffn: FFN, layer: LayerStatistics, x: Tensor
 ) -> list[float]:
     """Mean of 1/2 |G^(1/2) (y' - y)|^2 over tokens for each module; without gradients G = 2."""
-    weights, activation = ffn.weights(), ffn.activation
+    weights, activation = widened(ffn.weights()), ffn.activation
+    x = x.to(weights.up.dtype)
     identity = torch.eye(weights.hidden_size, dtype=torch.float64)
     metric = identity if layer.gradient_moment is None else layer.gradient_moment / layer.tokens / 2
     errors = []

@@ -3,25 +3,42 @@
 ``config.json`` holds, under ``quantization_config``, the spec of every compressed FFN. Before weights are read, the
 plug-in swaps the FFNs of the empty model for empty modules made from their specs; reading shards, placing on devices
 and offloading are then what they always are.
+
+A process without the plug-in must not load such a folder with fresh FFNs, as transformers does (it warns) for a
+``quant_method`` that it does not know. Two things stand in its way:
+
+- ``quant_method`` names a method that every transformers knows, with a number of bits that it refuses; the refused
+  value is the remedy, so that the error names it. Our own entry lies beside, under ``ffn_heavyhitter``.
+- For each FFN the weights hold an empty tensor under the dense name of its first layer. A model whose FFN is dense,
+  because ``quantization_config`` was ignored or deleted, finds a tensor of the wrong shape, which is an error in every
+  version and for every way to load a state.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-from transformers.quantizers.auto import register_quantization_config, register_quantizer
+import torch
+from torch import Tensor
+from transformers.quantizers.auto import AutoQuantizationConfig, register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from ffn_heavyhitter.adapters import find_ffns
+from ffn_heavyhitter.adapters import FFN, find_ffns
 from ffn_heavyhitter.errors import CompressionError
-from ffn_heavyhitter.feedforward import build, compressed_ffns
+from ffn_heavyhitter.feedforward import CompressedFeedForward, build, compressed_ffns
 
 __all__ = ["METHOD", "FFNHeavyHitterConfig", "FFNHeavyHitterQuantizer"]
 
 METHOD = "ffn_heavyhitter"
-_SCHEMA = 1
+_SCHEMA = 2
+_READ = (1, 2)  # schema 1 has the same specs, without what keeps other processes from loading it
+_REFUSED = {
+    "quant_method": "gptq",
+    "bits": "a model compressed by ffn-heavyhitter: `import ffn_heavyhitter` before from_pretrained",
+}
 
 
 @register_quantization_config(METHOD)
@@ -36,11 +53,39 @@ class FFNHeavyHitterConfig(QuantizationConfigMixin):
     """
 
     def __init__(self, layers: dict[str, Any] | None = None, schema: int = _SCHEMA, **kwargs: Any) -> None:
-        if schema != _SCHEMA:
-            raise CompressionError(f"schema={schema} of the compressed model is unknown; this version reads {_SCHEMA}")
+        if schema not in _READ:
+            raise CompressionError(
+                f"schema={schema} of the compressed model is unknown; this version reads {', '.join(map(str, _READ))}"
+            )
         self.quant_method: Any = METHOD
         self.layers = layers or {}
         self.schema = schema
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``config.json`` holds it: refused by a process without this plug-in."""
+        return {**_REFUSED, METHOD: {"schema": _SCHEMA, "layers": self.layers}}
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """Read what ``to_dict`` wrote, or the flat entry of schema 1."""
+        given = {key: value for key, value in config_dict.get(METHOD, config_dict).items() if key != "quant_method"}
+        config = cls(**given)
+        return (config, kwargs) if return_unused_kwargs else config
+
+
+def _read_ours_first() -> None:
+    """Let transformers take our entry before it looks at ``quant_method``."""
+    plain = AutoQuantizationConfig.from_dict
+
+    def from_dict(quantization_config_dict: dict[str, Any]) -> Any:
+        if METHOD in quantization_config_dict:
+            return FFNHeavyHitterConfig.from_dict(quantization_config_dict)
+        return plain(quantization_config_dict)
+
+    AutoQuantizationConfig.from_dict = staticmethod(from_dict)  # type: ignore[method-assign]
+
+
+_read_ours_first()
 
 
 @register_quantizer(METHOD)
@@ -57,15 +102,38 @@ class FFNHeavyHitterQuantizer(HfQuantizer):
                 "ffn_heavyhitter.compress(model, treatment, statistics)"
             )
 
-    def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> None:
+    def _process_model_before_weight_loading(
+        self,
+        model: Any,
+        **kwargs: Any,
+    ) -> None:
         ffns = {ffn.name: ffn for ffn in find_ffns(model)}
-        unknown = sorted(self.quantization_config.layers.keys() - ffns.keys())
+        stored = self.quantization_config.layers
+        named = {_name_in(model, name, ffns): name for name in stored}
+        unknown = sorted(name for found, name in named.items() if found not in ffns)
         if unknown:
             raise CompressionError(f"quantization_config names {unknown}, which are no FFNs of {type(model).__name__}")
-        for name, spec in self.quantization_config.layers.items():
-            ffn = ffns[name]
-            module = build(spec, ffn.activation).to("meta").eval()
-            module.original = ffn.install(module)
+        for found, name in named.items():
+            spec = {**stored[name], "dtype": str(model.dtype).removeprefix("torch.")}  # what the caller asked for
+            module = build(spec, ffns[found].activation).to("meta").eval()
+            module.original = ffns[found].install(module)
+        self.quantization_config.layers = {found: ffns[found].part(ffns[found].layout.home).spec for found in named}
+        expected = {re.escape(_barrier(ffns[found])) + "$" for found in named}
+        model._keys_to_ignore_on_load_unexpected = set(model._keys_to_ignore_on_load_unexpected or ()) | expected
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        for name, module in compressed_ffns(model).items():
+            _require_loaded(name, module)
+            module.requires_grad_(False).require_finite(name)
+        return model
+
+    def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The model's tensors, and the empty ones that keep a dense model from taking them."""
+        compressed = compressed_ffns(model)
+        barriers = {
+            _barrier(ffn): torch.empty(0, dtype=torch.uint8) for ffn in find_ffns(model) if ffn.name in compressed
+        }
+        return {**model.state_dict(), **barriers}, {}
 
     def is_serializable(self) -> bool:
         """Compressed models are saved like any other."""
@@ -75,6 +143,31 @@ class FFNHeavyHitterQuantizer(HfQuantizer):
     def is_trainable(self) -> bool:
         """Compressed FFNs are frozen."""
         return False
+
+
+def _barrier(ffn: FFN) -> str:
+    """Dense name of the first layer's weight, which a compressed FFN has no tensor for."""
+    path = f"{ffn.layout.up}.weight"
+    return f"{ffn.block_name}.{path}" if ffn.block_name else path
+
+
+def _name_in(model: Any, stored: str, ffns: Mapping[str, FFN]) -> str:
+    """A stored FFN's name in this model, which may be the saved one's body, or have it as its own."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    for name in (stored, stored.removeprefix(prefix), prefix + stored):
+        if name in ffns:
+            return name
+    return stored
+
+
+def _require_loaded(name: str, module: CompressedFeedForward) -> None:
+    """Refuse an FFN whose weights lack a tensor: transformers fills it with whatever is in memory, and warns."""
+    for key, parameter in module.named_parameters(recurse=False):
+        if not parameter.is_meta and not getattr(parameter, "_is_hf_initialized", False):
+            raise CompressionError(
+                f"{name}.{key} of shape {tuple(parameter.shape)} is not among the weights; the folder is damaged or of "
+                "a version that this one does not read: compress the dense model again"
+            )
 
 
 def mark_compressed(model: Any) -> None:

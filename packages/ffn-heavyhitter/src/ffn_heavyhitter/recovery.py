@@ -87,9 +87,7 @@ def _ffn_parameters(model: nn.Module) -> list[nn.Parameter]:
     found = [p for module in compressed.values() for p in module.parameters() if p.is_floating_point()]
     for ffn in find_ffns(model):
         if ffn.name not in compressed:
-            layout = ffn.layout
-            layers = [ffn.part(path) for path in (layout.gate, layout.up, layout.down) if path is not None]
-            found += [parameter for layer in layers for parameter in layer.parameters()]
+            found += [parameter for layer in (*ffn.inner, ffn.down) for parameter in layer.parameters()]
     return found
 
 

@@ -17,9 +17,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from pathlib import Path
 
 import torch
+from papershelf_core import files
 from torch import Tensor
 
 from ffn_heavyhitter.statistics import TOP_SHARE, LayerStatistics, Statistics
@@ -101,10 +101,7 @@ class HeavyHitterReport:
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the report, whole or not at all."""
-        target = Path(path)
-        scratch = target.with_name(target.name + ".part")
-        scratch.write_text(json.dumps({"schema": 1, **asdict(self)}, indent=1), encoding="utf-8")
-        scratch.replace(target)
+        files.write_text(path, json.dumps({"schema": 1, **asdict(self)}, indent=1))
 
 
 def analyse(

@@ -58,7 +58,7 @@ def peak_to_peak(weights: FFNWeights) -> Tensor:
     """Sum over the neuron's matrices of max + |min| of its weights, each over the layer's largest."""
     rows = [matrix.double() for matrix in (weights.gate, weights.up, weights.down.T) if matrix is not None]
     spreads = [row.amax(1) + row.amin(1).abs() for row in rows]
-    return torch.stack([spread / spread.max() for spread in spreads]).sum(0)
+    return torch.stack([spread / spread.max().clamp(min=torch.finfo(torch.float64).tiny) for spread in spreads]).sum(0)
 
 
 def hybrid(layer: LayerStatistics, weights: FFNWeights) -> Tensor:

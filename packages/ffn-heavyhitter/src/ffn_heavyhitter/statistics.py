@@ -8,6 +8,9 @@ are kept per neuron in float64. Padding never enters: the attention mask of the 
 Sums over tokens do not depend on how tokens are batched, and two halves add up. The first token of each sequence is
 counted apart, because a few neurons answer it with activations hundreds of times larger than any other.
 
+Whatever the model's dtype, products are taken in single precision at the least, and in double where single overflows: a
+neuron of 9e3 squares beyond half precision, and a sum that is not finite is an error, never a statistic.
+
 On request also second moments E[a a^T] (for compensation), E[x x^T] of the FFN's input (for low rank and error
 feedback), E[(a_i dL/da_i)^2], the empirical Fisher information of switching neuron i off, and the inputs x themselves,
 for what no moment tells: how neurons answer once their own weights have changed.
@@ -21,10 +24,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import torch
+from papershelf_core import files
 from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN, find_ffns, require_dense
@@ -154,13 +157,11 @@ class Statistics:
         """Write as safetensors, whole or not at all."""
         from safetensors.torch import save_file
 
-        target = Path(path)
         tensors = {f"{name}:{key}": t for name, layer in self.layers.items() for key, t in layer.tensors().items()}
         tokens = {name: layer.tokens for name, layer in self.layers.items()}
         metadata = {"schema": _SCHEMA, "fingerprint": self.fingerprint, "tokens": json.dumps(tokens)}
-        scratch = target.with_name(target.name + ".part")
-        save_file({key: t.contiguous() for key, t in tensors.items()}, scratch, metadata)
-        scratch.replace(target)
+        with files.replacing(path) as scratch:
+            save_file({key: t.contiguous() for key, t in tensors.items()}, scratch, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Statistics:
@@ -171,9 +172,13 @@ class Statistics:
         StatisticsError
             If the file holds no statistics or a schema that this version does not know.
         """
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
-        with safe_open(path, "pt") as file:
+        try:
+            opened = safe_open(path, "pt")
+        except SafetensorError as error:
+            raise StatisticsError(f"{path} is no safetensors file ({error}); write one with Statistics.save") from error
+        with opened as file:
             metadata = file.metadata() or {}
             if metadata.get("schema") != _SCHEMA:
                 raise StatisticsError(f"{path} has schema={metadata.get('schema')!r}; this version reads {_SCHEMA}")
@@ -241,11 +246,12 @@ def collect(
                 stack.enter_context(_differentiable(model))
             for batch in batches:
                 mask = _mask(batch)
-                padded = not bool(mask.all())
+                padded = mask is not None and not bool(mask.all())
+                before = next(iter(watchers.values())).tokens
                 for watcher in watchers.values():
                     watcher.mask, watcher.padded = mask, padded
                 _run(model, batch, mask, gradients)
-                seen += int(mask.sum())
+                seen += next(iter(watchers.values())).tokens - before if mask is None else int(mask.sum())
                 if progress is not None:
                     progress(seen)
     finally:
@@ -265,8 +271,11 @@ def fingerprint(ffns: list[FFN]) -> str:
     return digest.hexdigest()
 
 
-def _mask(batch: Batch) -> Tensor:
+def _mask(batch: Batch) -> Tensor | None:
+    """Which tokens count, shape (B, T); None for images, all of whose patches do."""
     ids = batch.get("input_ids")
+    if ids is None and "pixel_values" in batch:
+        return None
     if ids is None or ids.ndim != 2:
         shape = None if ids is None else tuple(ids.shape)
         raise CalibrationError(f"a batch needs input_ids of shape (B, T), got {shape}")
@@ -278,14 +287,21 @@ def _mask(batch: Batch) -> Tensor:
     return mask.bool()
 
 
-def _run(model: nn.Module, batch: Batch, mask: Tensor, gradients: bool) -> None:
+def _run(model: nn.Module, batch: Batch, mask: Tensor | None, gradients: bool) -> None:
     if not gradients:
         with torch.no_grad():
             _body(model)(**batch)
         return
+    if mask is None:
+        raise CalibrationError("gradients=True needs a language model's loss, which images have none of")
     labels = batch["input_ids"].masked_fill(~mask, -100)
     scored = int((labels[:, 1:] != -100).sum())
-    loss = model(**batch, labels=labels).loss
+    try:
+        loss = model(**batch, labels=labels).loss
+    except TypeError as error:
+        raise CalibrationError(
+            f"gradients=True needs a language model's loss; {type(model).__name__} has none"
+        ) from error
     (loss * scored).backward()
 
 
@@ -320,7 +336,7 @@ class _Watcher:
     moments: bool
     gradients: bool
     inputs: bool
-    mask: Tensor = field(default_factory=lambda: torch.empty(0))
+    mask: Tensor | None = None
     padded: bool = True
     tokens: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
@@ -329,7 +345,8 @@ class _Watcher:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Hook the layers for the time of the block."""
-        self.down_norms = self.ffn.weights().down_norms
+        self.down_norms = self._finite("weight", self.ffn.weights().down_norms)
+        self._relative_norms = self.down_norms / self.down_norms.max().clamp(min=torch.finfo(torch.float64).tiny)
         handles = [
             self.ffn.up.register_forward_pre_hook(self._input),
             self.ffn.down.register_forward_pre_hook(self._hidden),
@@ -343,7 +360,7 @@ class _Watcher:
 
     def _input(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = self._tokens_of(inputs[0].detach())
-        self._add("input_sum", _column_sums(x.double()))
+        self._add("input_sum", self._finite("input", _column_sums(x.double())))
         self._peak("input_peak", x.abs())
         if self.moments:
             self._add_moment("input_moment", x)
@@ -355,44 +372,69 @@ class _Watcher:
         a = self._tokens_of(hidden.detach())
         wide = a.double()
         magnitude, squares = wide.abs(), wide.square()
-        total = _column_sums(squares)
-        if not torch.isfinite(total).all():
-            raise CalibrationError(
-                f"{self.ffn.name}: an activation is not finite; check the model's dtype and the input"
-            )
+        total = self._finite("activation", _column_sums(squares))
         self.tokens += a.shape[0]
         self._add("activation", _column_sums(wide))
         self._add("magnitude", _column_sums(magnitude))
         self._peak("peak", magnitude)
         self._add("square", total)
-        self._add("first_square", squares[self._first()].sum(0))
+        self._add("first_square", squares[self._first(hidden.shape)].sum(0))
         if self.hits:
             k = max(1, round(TOP_SHARE * a.shape[1]))
-            top = (a.abs() * self.down_norms.to(a.dtype)).topk(k, dim=1, sorted=False).indices
+            rows = a if a.dtype in (torch.float32, torch.float64) else wide
+            top = (rows.abs() * self._relative_norms.to(rows.dtype)).topk(k, dim=1, sorted=False).indices
             self._add("hits", torch.bincount(top.flatten(), minlength=a.shape[1]).double())
         if self.moments:
             self._add_moment("hidden_moment", a)
         if self.gradients:
-            hidden.register_hook(
-                lambda gradient: self._add(
-                    "fisher", (a * self._tokens_of(gradient)).square().sum(0, dtype=torch.float64)
-                )
-            )
+            hidden.register_hook(lambda gradient: self._add("fisher", self._information(a, gradient)))
 
     def _output(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         if self.gradients:
             output.register_hook(lambda gradient: self._add_moment("gradient_moment", self._tokens_of(gradient)))
 
+    def _information(self, a: Tensor, gradient: Tensor) -> Tensor:
+        single = torch.promote_types(a.dtype, torch.float32)
+        change = a.to(single) * self._tokens_of(gradient).to(single)
+        found = change.square().sum(0, dtype=torch.float64)
+        if not torch.isfinite(found).all():
+            found = (a.double() * self._tokens_of(gradient).double()).square().sum(0)
+        return self._finite("gradient", found)
+
     def _add_moment(self, name: str, rows: Tensor) -> None:
-        self._add(name, (rows.T @ rows).double())
+        single = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        moment = (single.T @ single).double()
+        if not torch.isfinite(moment).all():
+            wide = rows.double()
+            moment = self._finite(name.removesuffix("_moment"), wide.T @ wide)
+        self._add(name, moment)
+
+    def _finite(self, what: str, values: Tensor) -> Tensor:
+        if not torch.isfinite(values).all():
+            dtype = str(self.ffn.weights().up.dtype).removeprefix("torch.")
+            article = "an" if what[0] in "aeiou" else "a"
+            raise CalibrationError(
+                f"{self.ffn.name}: {article} {what} is not finite in {dtype}; check the model's dtype and the input, "
+                "float32 or bfloat16 hold more than float16"
+            )
+        return values
 
     def _tokens_of(self, tensor: Tensor) -> Tensor:
         """Rows of real tokens, shape (tokens, features); OPT hands over flattened batches already."""
         rows = tensor.reshape(-1, tensor.shape[-1])
+        if self.mask is None:
+            return rows
+        if len(rows) != self.mask.numel():
+            raise CalibrationError(
+                f"{self.ffn.name} reads {len(rows)} tokens where the batch has {self.mask.numel()}: the attention mask "
+                "does not say which of them count. Give a model whose FFNs all read the batch's own tokens"
+            )
         return rows[self.mask.reshape(-1)] if self.padded else rows
 
-    def _first(self) -> Tensor:
+    def _first(self, shape: torch.Size) -> Tensor:
         """Which of the real tokens are the first of their sequence."""
+        if self.mask is None:
+            return torch.arange(shape[:-1].numel()) % shape[-2] == 0
         return (self.mask & (self.mask.cumsum(1) == 1))[self.mask]
 
     def _add(self, name: str, value: Tensor) -> None:
@@ -410,6 +452,11 @@ class _Watcher:
     def result(self) -> LayerStatistics:
         """The sums as a value."""
         read = {"inputs": torch.cat(self.read)} if self.read else {}
+        if self.gradients and not float(self.sums["fisher"].sum()):
+            raise CalibrationError(
+                f"{self.ffn.name}: every gradient is zero, as where half precision rounds them away; load the model "
+                "with dtype=torch.float32"
+            )
         return LayerStatistics(tokens=self.tokens, down_norms=self.down_norms, **self.sums, **read)
 
 

@@ -24,6 +24,8 @@ def heavy_count(heavy: int | float, width: int) -> int:
     >>> heavy_count(0.05, 1536), heavy_count(64, 1536)
     (80, 64)
     """
+    if isinstance(heavy, bool) or not isinstance(heavy, int | float):
+        raise ValueError(f"heavy={heavy!r} must be a number of neurons or a share of them")
     if isinstance(heavy, float):
         if not 0 < heavy < 1:
             raise ValueError(f"heavy={heavy} as a share must be inside (0, 1); give an integer for a number of neurons")
