@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 uv run packages/multislot-rerank/benchmarks/feasibility.py [--draws 2000] [--seed 0]
 
 Pools of 2 to 60 candidates, 2 to 20 slots, up to five caps and gaps on three attributes of 1 to 8 values (some
-missing), up to four pins, a fresh quota. CP-SAT runs in an environment of its own. Prints disagreements, how many slates
-the plain greedy would have broken although they can be kept, and times.
+missing), up to four pins, a fresh quota. CP-SAT runs in an environment of its own. Prints disagreements, how many
+slates the plain greedy would have broken although they can be kept, and times.
 """
 
 import argparse
