@@ -72,6 +72,21 @@ def test_no_random_start_ends_lower(experiment, seed):
         assert fit.minimise(point, snsi, tolerance=1e-5).chi2 > ours - 0.01
 
 
+@pytest.mark.parametrize(
+    ("eta", "mass", "chi2"),
+    [(0.0173684, 0.0184211, 211.3), (0.0078947, 0.0421053, 214.1), (0.0142105, 0.0315789, 71.9), (0.03, 0.05, 1399.0)],
+)
+def test_shallow_minima_are_not_dropped_for_fast_ones(prior_fit, eta, mass, chi2):
+    assert prior_fit.best(*at({"eta_ee": eta, "m_lightest_eV": mass}), tolerance=1e-5).chi2 < chi2
+
+
+def test_equal_minima_of_a_free_fit_are_told_apart(experiment):
+    """Far out in eta the vacuum dm31 of the right wrap lies several wraps from the data's."""
+    truth = TRUTH.replace(m_lightest_eV=0.026, delta_cp=1.11)
+    fit = Fit(experiment, experiment.expected(truth), truth)
+    assert fit.best(*at({"eta_mt": 0.028, "eta_tt": 0.012}, truth)).chi2 < 1e-6
+
+
 def test_the_copy_is_near_the_exact_chi2(experiment):
     copy = landscape_of(experiment, TRUTH, None, ())
     plain = Fit(experiment, experiment.expected(TRUTH), TRUTH, response_pulls=False)

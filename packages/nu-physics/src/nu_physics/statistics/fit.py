@@ -452,11 +452,12 @@ class Fit:
             regions.append((self._least_penalty(free, limits), centre, limits))
         regions.sort(key=lambda region: region[0])
         best: FitResult | None = None
-        for starts in (STARTS if set(free) <= set(self.priors) else STARTS_WITHOUT_PRIORS, STARTS_AGAIN):
+        first = STARTS if set(free) <= set(self.priors) else STARTS_WITHOUT_PRIORS
+        for starts, wide in ((first, False), (STARTS_AGAIN, True)):
             for penalty, centre, limits in regions:
                 if best is not None and best.chi2 <= penalty:
                     continue  # the priors alone cost more there
-                found = copy.minima(self._residual, centre, snsi, free, limits, priors, starts=starts)
+                found = copy.minima(self._residual, centre, snsi, free, limits, priors, starts=starts, wide=wide)
                 near = [point for value, point in found if value < found[0][0] * 1.05 + COPY_ERROR]
                 for point in near[:LARGEST_POLISHED]:
                     result = self._from(point, centre, snsi, free, theta12_domain, tolerance)
@@ -498,9 +499,9 @@ class Fit:
 
 
 # Starts of the search for each sign of dm31: where priors tell the minima of the data apart, and where they are equal.
-STARTS, STARTS_WITHOUT_PRIORS = 48, 144
+STARTS, STARTS_WITHOUT_PRIORS = 72, 96
 # Points that are excluded anyway are searched again: there minima lie in odd places.
-STARTS_AGAIN, SEARCH_AGAIN_ABOVE = 240, 1000.0
+STARTS_AGAIN, SEARCH_AGAIN_ABOVE = 400, 2000.0
 # Minima of the copy that are looked at on the exact chi2: within its error of the lowest, and not more than these.
 COPY_ERROR, LARGEST_POLISHED = 12.0, 6
 

@@ -120,6 +120,7 @@ class Landscape:
         priors: Mapping[str, tuple[float, float]],
         *,
         starts: int,
+        wide: bool = False,
     ) -> list[tuple[float, Array]]:
         """Return distinct minima as (chi2 with priors up to a constant, values of ``free`` and pulls), lowest first.
 
@@ -134,6 +135,8 @@ class Landscape:
         priors : mapping of name to (mean, sigma)
         starts : int
             Besides the centre and its mirror.
+        wide : bool
+            Start from half to 1.3 times the centre's dm31, in place of 5 % about it.
         """
         index = np.array([_INDEX[name] for name in free], dtype=np.int64)
         known = [priors.get(name, (0.0, np.inf)) for name in free]
@@ -141,7 +144,9 @@ class Landscape:
         low, high = (np.array(edge, dtype=np.float64) for edge in zip(*limits, strict=True))
         target = self._rows @ self._white(residual[None])[0] + self._at_reference
         base = self._vector(centre, snsi)
-        points = np.hstack([_starts(base[index], free, low, high, starts), np.zeros((starts + 2, len(self._pulls)))])
+        points = np.hstack(
+            [_starts(base[index], free, low, high, starts, wide), np.zeros((starts + 2, len(self._pulls)))]
+        )
         values = _race(points, base, index, low, high, mean, weight, target, self._table, self._slope, self._constant)
         span = np.array([_NEAR.get(name, 1e-3) for name in free])
         distinct: list[tuple[float, Array]] = []
@@ -178,7 +183,7 @@ _NEAR = {
 }
 
 
-def _starts(centre: Array, free: tuple[str, ...], low: Array, high: Array, count: int) -> Array:
+def _starts(centre: Array, free: tuple[str, ...], low: Array, high: Array, count: int, wide: bool) -> Array:
     """The centre, its mirror in theta12, and a Halton sequence over the region."""
     draws = qmc.Halton(len(free), scramble=False).random(count + 1)[1:] if free else np.empty((0, 0))
     mirrored = centre.copy()
@@ -194,7 +199,7 @@ def _starts(centre: Array, free: tuple[str, ...], low: Array, high: Array, count
         elif name == "dm21_eV2":
             points[2:, k] = 1.0e-5 * 40.0**u
         elif name == "dm31_eV2":
-            points[2:, k] = centre[k] * (0.95 + 0.10 * u)
+            points[2:, k] = centre[k] * (0.5 + 0.8 * u if wide else 0.95 + 0.1 * u)
         elif name.startswith("eta_"):
             points[2:, k] = centre[k] + 0.06 * (u - 0.5)
         elif name == "m_lightest_eV":
@@ -476,13 +481,44 @@ def _descend(x, steps, base, index, low, high, mean, weight, target, table, slop
     return value
 
 
+@njit(cache=True, error_model="numpy")
+def _aim(x, share, base, index, low, high):  # type: ignore[no-untyped-def]
+    """Move a start's dm31 a share of the way to where the fast phase is the one that it stood for.
+
+    A scalar term shifts that phase by many wraps, and no descent crosses one.
+    The fast phase is the distance of the state with the least electron content from the mean of the other two.
+    """
+    place = -1
+    for k in range(len(index)):
+        if index[k] == _DM31:
+            place = k
+    if place < 0:
+        return
+    p, lam, w = base.copy(), np.empty(3), np.empty(3)
+    first = x[place]
+    wanted = abs(first)
+    for _ in range(6):
+        _put(p, index, x)
+        _levels(p, lam, w)
+        third = np.argmin(w)
+        seen = 0.0
+        for i in range(3):
+            if i != third:
+                seen += w[i] * abs(lam[third] - lam[i]) / (1.0 - w[third])
+        moved = abs(x[place]) + wanted - seen
+        x[place] = min(max(moved if x[place] > 0.0 else -moved, low[place]), high[place])
+    x[place] = first + share * (x[place] - first)
+
+
 @njit(cache=True, error_model="numpy", nogil=True)
 def _race(points, base, index, low, high, mean, weight, target, table, slope, constant):  # type: ignore[no-untyped-def]
     """Follow every point downhill for a while, the better ones further; in place. Returns chi2, inf where dropped."""
     value = np.empty(len(points))
     for s in range(len(points)):
+        # every other start all the way, the rest somewhere between: priors may hold dm31 back
+        _aim(points[s], 1.0 if s % 2 == 0 else (0.6180339887498949 * s) % 1.0, base, index, low, high)
         value[s] = _descend(points[s], 6, base, index, low, high, mean, weight, target, table, slope, constant)
-    for kept, steps in ((3, 10), (8, 60)):
+    for kept, steps in ((2, 12), (3, 60)):
         order = np.argsort(value)
         for rank in range(len(points)):
             s = order[rank]

@@ -187,8 +187,10 @@ def load_table(path: str | Path) -> ScanTable:
         try:
             with np.load(target, allow_pickle=False) as archive:
                 job, rows = _job(str(archive["job"])), np.array(archive["rows"])
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-            raise InvalidInput(f"{target} is no table that a scan wrote ({error}); scan again") from None
+        except FileNotFoundError:
+            raise InvalidInput(f"{target} is not there") from None
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+            raise InvalidInput(f"{target} is no whole npz table that a scan wrote; scan again") from None
     else:
         pa, pq = _pyarrow()
         try:
