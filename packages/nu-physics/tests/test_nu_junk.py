@@ -160,3 +160,10 @@ def test_a_file_may_give_what_the_command_needs_and_the_command_line_wins(tmp_pa
     file.write_text('free = ["eta_ee"]')
     assert main(["fit", "--config", str(file)]) == 0
     assert "eta_ee" in capsys.readouterr().out
+
+
+def test_options_that_a_method_would_ignore_are_refused(capsys):
+    command = ["solar", "capture", "100", "--sigma-si", "1e-45", "--method", "jkg", "--form-factor", "helm"]
+    assert main(command) == 2
+    assert main(["solar", "spectrum", "bb", "100", "--seed", "5"]) == 2
+    assert "--seed" in capsys.readouterr().err

@@ -466,9 +466,11 @@ def _precision(args: argparse.Namespace) -> None:
 
 
 def _scan(args: argparse.Namespace) -> None:
+    import importlib.util
+
     import numpy as np
 
-    from nu_physics.errors import InvalidInput
+    from nu_physics.errors import InvalidInput, MissingExtra
     from nu_physics.statistics.fit import read_value
     from nu_physics.statistics.scan import ScanJob, run_scan
 
@@ -500,6 +502,8 @@ def _scan(args: argparse.Namespace) -> None:
 
     if Path(args.out).suffix not in (".parquet", ".npz"):
         raise InvalidInput(f"--out {args.out!r}: the suffix must be .parquet or .npz")
+    if Path(args.out).suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise MissingExtra("parquet", "writing Parquet")  # before hours of work, not after
 
     def progress(done: int, total: int) -> None:
         print(f"\r{done} of {total} chunks", end="", file=sys.stderr, flush=True)

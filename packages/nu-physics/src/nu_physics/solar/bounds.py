@@ -223,8 +223,6 @@ def rate_bound(
     curve = limit(at_limit) if isinstance(at_limit, str) else at_limit
     if not isinstance(curve, DirectDetectionLimit):
         raise InvalidInput(f"at_limit is a {type(curve).__name__}; give a name or a DirectDetectionLimit (read_limit)")
-    if sun is not None and not isinstance(sun, SolarModel):
-        raise InvalidInput(f"sun is a {type(sun).__name__}; give a SolarModel (solar_model('b16-gs98'))")
     sigma = curve.cross_section(mass_GeV)
     independent = curve.coupling == "spin-independent"
     unit = 1.0e-45 if independent else 1.0e-40
