@@ -156,7 +156,7 @@ def _apply_config(parser: argparse.ArgumentParser, arguments: Sequence[str] | No
     for key, value in table.items():
         name = key.replace("-", "_")
         check_choice(f"key in {path}", name, [k for k in actions if k not in ("config", "help", "set")])
-        defaults[name] = _from_file(actions[name], value, f"{key} in {path}")
+        defaults[name] = _from_file(actions[name], value, key, path)
         actions[name].required = False
     for action in actions.values():  # a list on the command line stands in place of the file's, not behind it
         if isinstance(action, argparse._AppendAction) and any(
@@ -169,17 +169,17 @@ def _apply_config(parser: argparse.ArgumentParser, arguments: Sequence[str] | No
     return args
 
 
-def _from_file(action: argparse.Action, value: Any, where: str) -> Any:
+def _from_file(action: argparse.Action, value: Any, key: str, path: str) -> Any:
     """A value of the file, held to the type and the choices of its option."""
     from nu_physics.errors import InvalidInput, check_choice
 
     if action.nargs == 0:
         if not isinstance(value, bool):
-            raise InvalidInput(f"{where} = {value!r}: give true or false")
+            raise InvalidInput(f"{key} = {value!r} in {path}: give true or false")
         return value
     many = action.nargs == "+" or isinstance(action, argparse._AppendAction)
     if isinstance(value, list) != many or (many and not value):
-        raise InvalidInput(f"{where} = {value!r}: give a {'list' if many else 'value'}")
+        raise InvalidInput(f"{key} = {value!r} in {path}: give a {'list' if many else 'value'}")
     found = []
     for entry in value if many else [value]:
         kind = action.type or str
@@ -189,9 +189,9 @@ def _from_file(action: argparse.Action, value: Any, where: str) -> Any:
             or not fits
             or (kind is not str and not isinstance(entry, (int, float)))
         ):
-            raise InvalidInput(f"{where} = {entry!r}: give {'text' if kind is str else 'a number'}")
+            raise InvalidInput(f"{key} = {entry!r} in {path}: give {'text' if kind is str else 'a number'}")
         if action.choices is not None:
-            check_choice(where, entry, action.choices)
+            check_choice(f"{key} in {path}", entry, action.choices)
         found.append(kind(entry))  # type: ignore[operator]
     return found if many else found[0]
 
