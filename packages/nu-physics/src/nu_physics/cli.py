@@ -132,13 +132,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _apply_config(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse twice: once for --config, then with its keys as defaults of the subcommand."""
+    """Parse with the keys of --config as defaults of the subcommand."""
     from nu_physics.errors import InvalidInput, check_choice
 
-    first = parser.parse_args(arguments)
-    path = getattr(first, "config", None)
+    finder = argparse.ArgumentParser(add_help=False)
+    finder.add_argument("--config")
+    path = finder.parse_known_args(arguments)[0].config
     if path is None:
-        return first
+        return parser.parse_args(arguments)
+    command = next((word for word in arguments or sys.argv[1:] if word in _COMMANDS), "")
+    actions = {} if command in ("", "solar") else {a.dest: a for a in _subparser(parser, command)._actions}
+    if "config" not in actions:
+        return parser.parse_args(arguments)  # which refuses it
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -150,16 +155,45 @@ def _apply_config(parser: argparse.ArgumentParser, arguments: Sequence[str] | No
     defaults = {}
     for key, value in table.items():
         name = key.replace("-", "_")
-        check_choice(f"key in {path}", name, [k for k in vars(first) if k not in ("command", "config", "version")])
-        if isinstance(getattr(first, name), list) != isinstance(value, list):
-            raise InvalidInput(
-                f"{key} = {value!r} in {path}: give a {'list' if not isinstance(value, list) else 'value'}"
-            )
-        defaults[name] = value
-    _subparser(parser, first.command).set_defaults(**defaults)
+        check_choice(f"key in {path}", name, [k for k in actions if k not in ("config", "help", "set")])
+        defaults[name] = _from_file(actions[name], value, key, path)
+        actions[name].required = False
+    for action in actions.values():  # a list on the command line stands in place of the file's, not behind it
+        if isinstance(action, argparse._AppendAction) and any(
+            word.split("=")[0] in action.option_strings for word in arguments or sys.argv[1:]
+        ):
+            defaults.pop(action.dest, None)
+    _subparser(parser, command).set_defaults(**defaults)
     args = parser.parse_args(arguments)
     args.set = pairs + args.set
     return args
+
+
+def _from_file(action: argparse.Action, value: Any, key: str, path: str) -> Any:
+    """A value of the file, held to the type and the choices of its option."""
+    from nu_physics.errors import InvalidInput, check_choice
+
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise InvalidInput(f"{key} = {value!r} in {path}: give true or false")
+        return value
+    many = action.nargs == "+" or isinstance(action, argparse._AppendAction)
+    if isinstance(value, list) != many or (many and not value):
+        raise InvalidInput(f"{key} = {value!r} in {path}: give a {'list' if many else 'value'}")
+    found = []
+    for entry in value if many else [value]:
+        kind = action.type or str
+        fits = isinstance(entry, str) if kind is str else isinstance(entry, int) or kind is float
+        if (
+            isinstance(entry, (bool, dict, list))
+            or not fits
+            or (kind is not str and not isinstance(entry, (int, float)))
+        ):
+            raise InvalidInput(f"{key} = {entry!r} in {path}: give {'text' if kind is str else 'a number'}")
+        if action.choices is not None:
+            check_choice(f"{key} in {path}", entry, action.choices)
+        found.append(kind(entry))  # type: ignore[operator]
+    return found if many else found[0]
 
 
 def _subparser(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
@@ -432,9 +466,11 @@ def _precision(args: argparse.Namespace) -> None:
 
 
 def _scan(args: argparse.Namespace) -> None:
+    import importlib.util
+
     import numpy as np
 
-    from nu_physics.errors import InvalidInput
+    from nu_physics.errors import InvalidInput, MissingExtra
     from nu_physics.statistics.fit import read_value
     from nu_physics.statistics.scan import ScanJob, run_scan
 
@@ -442,6 +478,8 @@ def _scan(args: argparse.Namespace) -> None:
     grid = {}
     for item in args.grid:
         name, _, text = item.partition("=")
+        if name in grid:
+            raise InvalidInput(f"--grid {item!r}: {name} is an axis already; give it once")
         try:
             low, high, count = text.split(":")
             grid[name] = [float(v) for v in np.linspace(float(low), float(high), int(count))]
@@ -464,6 +502,8 @@ def _scan(args: argparse.Namespace) -> None:
 
     if Path(args.out).suffix not in (".parquet", ".npz"):
         raise InvalidInput(f"--out {args.out!r}: the suffix must be .parquet or .npz")
+    if Path(args.out).suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise MissingExtra("parquet", "writing Parquet")  # before hours of work, not after
 
     def progress(done: int, total: int) -> None:
         print(f"\r{done} of {total} chunks", end="", file=sys.stderr, flush=True)
@@ -576,7 +616,13 @@ _COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = _parser()
-    args = parser.parse_args(arguments)
+    from nu_physics.errors import InvalidInput, MissingExtra
+
+    try:
+        args = _apply_config(parser, arguments)
+    except (InvalidInput, OSError) as error:
+        print(f"nu-physics: {error}", file=sys.stderr)
+        return 2
     if args.version:
         import importlib.metadata
 
@@ -585,10 +631,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.print_help()
         return 0
-    from nu_physics.errors import InvalidInput, MissingExtra
-
     try:
-        args = _apply_config(parser, arguments)
         _COMMANDS[args.command](args)
     except (InvalidInput, MissingExtra, OSError, tomllib.TOMLDecodeError) as error:
         print(f"nu-physics: {error}", file=sys.stderr)

@@ -20,6 +20,7 @@ __all__ = [
     "check_edges",
     "check_energies",
     "check_range",
+    "check_whole",
     "freeze",
     "real_array",
 ]
@@ -51,6 +52,15 @@ def check_range(
         left = "(" if open_low else "["
         raise InvalidInput(f"{name} = {value!r} is outside the allowed range {left}{low:g}, {high:g}]")
     return number
+
+
+def check_whole(name: str, value: int, low: int) -> int:
+    """Return ``int(value)`` if it is a whole number (not a truth value, not a float) of at least ``low``."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise InvalidInput(f"{name} = {value!r}: a whole number is needed")
+    if value < low:
+        raise InvalidInput(f"{name} = {value!r} is outside the allowed range [{low}, inf)")
+    return int(value)
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from nu_physics.errors import InvalidInput, MissingExtra, check_choice
+from nu_physics.errors import MissingExtra, check_choice, check_whole
 
 __all__ = ["EXECUTORS", "check_workers", "run_chunks"]
 
@@ -19,8 +19,7 @@ Chunk = Callable[[str, int], Any]
 def check_workers(executor: str, workers: int) -> None:
     """Raise ``InvalidInput`` for an unknown executor or no workers."""
     check_choice("executor", executor, EXECUTORS)
-    if workers < 1:
-        raise InvalidInput(f"workers = {workers!r} is outside the allowed range [1, inf)")
+    check_whole("workers", workers, 1)
 
 
 def run_chunks(chunk: Chunk, job: str, numbers: list[int], executor: str, workers: int) -> Iterator[tuple[int, Any]]:

@@ -35,7 +35,7 @@ from nu_physics.solar.muons import contained_per_cm3, muons_per_neutrino
 from nu_physics.solar.propagation import PropagationMatrix, propagation_matrix
 from nu_physics.solar.spectra import source_spectrum, spectrum_table
 from nu_physics.solar.sun import ASTRONOMICAL_UNIT_cm, SolarModel, solar_model
-from nu_physics.solar.telescope import EffectiveArea, arca
+from nu_physics.solar.telescope import SELECTIONS, EffectiveArea, arca
 
 __all__ = ["BoundsJob", "RateBound", "Rates", "plain", "rate_bound", "rates", "run_bounds"]
 
@@ -298,10 +298,17 @@ class BoundsJob:
 
     def __post_init__(self) -> None:
         for name in ("masses_GeV", "models", "limits"):
-            if not getattr(self, name):
+            given = getattr(self, name)
+            if isinstance(given, str) or not isinstance(given, (Sequence, np.ndarray)):
+                raise InvalidInput(f"{name} = {given!r}: give a sequence")
+            if not len(given):
                 raise InvalidInput(f"{name} is empty; name at least one")
-        for mass in self.masses_GeV:
-            check_range("masses_GeV", mass, 0.0, open_low=True)
+            object.__setattr__(self, name, tuple(given))
+        masses = tuple(check_range("masses_GeV", mass, 0.0, open_low=True) for mass in self.masses_GeV)
+        object.__setattr__(self, "masses_GeV", masses)  # plain floats: a job travels as JSON
+        check_choice("equilibrium", self.equilibrium, ("solve", "assume"))
+        check_choice("selection", self.selection, SELECTIONS)
+        object.__setattr__(self, "threshold_GeV", check_range("threshold_GeV", self.threshold_GeV, 1.0, 1.0e6))
         for model in self.models:
             named_model(model)
         for name in self.limits:

@@ -26,7 +26,7 @@ from scipy.interpolate import CubicSpline, PchipInterpolator
 from scipy.special import erf
 
 from nu_physics.constants import LIGHT_SPEED_m_s, PROTON_MASS_MeV
-from nu_physics.errors import check_choice, check_range
+from nu_physics.errors import InvalidInput, check_choice, check_range
 from nu_physics.solar.form_factors import FORM_FACTORS, ATOMIC_MASS_GeV, exponential_energy_GeV, helm
 from nu_physics.solar.halo import BoostedMaxwell, Halo
 from nu_physics.solar.sun import SolarModel, SUN_RADIUS_cm, solar_model
@@ -98,12 +98,12 @@ def capture_rate(
     form_factor : {"exponential", "helm"}
     method : {"gould", "jkg"}
         The exact integral, or the fit of Jungman, Kamionkowski & Griest (Phys. Rep. 267 (1996) 195, equations
-        9.19-9.24), which has a halo speed of 270 km/s built in.
+        9.19-9.24), which has a halo speed of 270 km/s, a composition of the Sun and its suppression factors built in.
 
     Raises
     ------
     InvalidInput
-        A value outside its range; a mass below evaporation.
+        A value outside its range; a mass below evaporation; no solar model; a form factor for ``"jkg"``.
 
     Examples
     --------
@@ -118,6 +118,12 @@ def capture_rate(
     sigma_sd = check_range("sigma_sd_cm2", sigma_sd_cm2, 0.0, 1.0e-20)
     check_choice("form_factor", form_factor, FORM_FACTORS)
     check_choice("method", method, METHODS)
+    if method == "jkg" and form_factor != "exponential":
+        raise InvalidInput(
+            f"form_factor = {form_factor!r} has no meaning with method = 'jkg', which has its own built in"
+        )
+    if sun is not None and not isinstance(sun, SolarModel):
+        raise InvalidInput(f"sun is a {type(sun).__name__}; give a SolarModel (solar_model('b16-gs98'))")
     sun, halo = sun or solar_model(), halo or BoostedMaxwell()
     if method == "jkg":
         per_element = _jkg(mass, sigma_si, sigma_sd, halo)

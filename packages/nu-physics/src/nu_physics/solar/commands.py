@@ -144,10 +144,13 @@ def _capture(args: argparse.Namespace) -> None:
 
 
 def _spectrum(args: argparse.Namespace) -> None:
+    from nu_physics.errors import InvalidInput
     from nu_physics.solar.spectra import source_spectrum
 
     sample = None
-    if args.live:
+    if args.live is None and args.seed != 1:
+        raise InvalidInput("--seed has no meaning without --live: the table is generated already; leave it out")
+    if args.live is not None:
         from nu_physics.solar.production import generate
 
         sample = generate(args.channel, args.mass, events=args.live, seed=args.seed)

@@ -56,14 +56,16 @@ def annihilates(particle: ParticleModel, mass_GeV: float, sigma_si_cm2: float) -
     Raises
     ------
     InvalidInput
-        Not a particle model; a channel that is unknown; a share that is no number in [0, 1]; shares that do not sum to
-        one within 1e-6; <sigma v> negative or no number.
+        Not a particle model, or one without a name; a channel that is unknown; a share that is no number in [0, 1];
+        shares that do not sum to one within 1e-6; <sigma v> negative or no number.
     """
     for method in ("branching", "annihilation_cm3_s"):
         if isinstance(particle, type) or not callable(getattr(particle, method, None)):
             raise InvalidInput(
                 f"model = {particle!r} is no particle model: it needs name, branching, annihilation_cm3_s"
             )
+    if not isinstance(getattr(particle, "name", None), str):
+        raise InvalidInput(f"model = {particle!r} has no name; give it one as text: it labels its rows")
     shares = particle.branching(mass_GeV, sigma_si_cm2)
     if not isinstance(shares, Mapping):
         raise InvalidInput(f"branching of model {particle.name!r} returned a {type(shares).__name__}, not a dict")

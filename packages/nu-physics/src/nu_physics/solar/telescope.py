@@ -104,7 +104,7 @@ class EffectiveArea:
         return np.asarray(self.sun_share[used] @ self.area_m2[used])
 
     def mean_cm2(self, energy_GeV: Array, selection: str = "upgoing") -> Array:
-        """Return the area averaged over the year, zero outside :meth:`range_GeV`.
+        """Return the area averaged over the year, zero in bins of energy without area and outside :meth:`range_GeV`.
 
         Parameters
         ----------
@@ -117,7 +117,9 @@ class EffectiveArea:
         positive = mean > 0
         energy = check_energies("energy_GeV", energy_GeV)
         log_area = _interpolate(np.log(energy), np.log(centres[positive]), np.log(mean[positive]))
-        return np.where((energy >= low) & (energy <= high), np.exp(log_area) * 1.0e4, 0.0)
+        bins = np.clip(np.searchsorted(self.energy_edges_GeV, energy, side="right") - 1, 0, mean.size - 1)
+        seen = positive[bins] | (energy == high)  # nothing is interpolated across a bin that states no area
+        return np.where((energy >= low) & (energy <= high) & seen, np.exp(log_area) * 1.0e4, 0.0)
 
 
 def _interpolate(x: Array, knots: Array, values: Array) -> Array:

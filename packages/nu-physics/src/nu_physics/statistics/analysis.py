@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from nu_physics.errors import InvalidInput, check_choice, check_range, real_array
+from nu_physics.errors import InvalidInput, check_choice, check_range, check_whole, real_array
 from nu_physics.oscillation.parameters import OscillationParameters
 from nu_physics.oscillation.probability import SURVIVAL_PARAMETERS
 from nu_physics.oscillation.scalar_nsi import ScalarNSI
@@ -100,11 +100,16 @@ def mass_ordering(
         With both octants the two orderings are the same spectrum in vacuum (theta12 -> 90 deg - theta12,
         dm31 -> -dm32), so an ordering exists only once the octant is chosen.
     statistic, free
-        As in :class:`Fit`.
+        As in :class:`Fit`; ``free`` holds dm31, whose sign is the hypothesis.
 
     Returns
     -------
     OrderingResult
+
+    Raises
+    ------
+    InvalidInput
+        dm31 is not free: there is no second ordering to fit.
     """
     counts = experiment.expected(truth, true_snsi) if data is None else data
     used = {"sin2_theta13": THETA13_PRIOR} if priors is None else dict(priors)
@@ -334,10 +339,8 @@ def toys(
         Draw every event (slower); otherwise Poisson counts in bins, which is the same distribution.
     statistic : str
     """
-    if count < 1:
-        raise InvalidInput(f"count = {count!r} is outside the allowed range [1, inf)")
-    if seed < 0:
-        raise InvalidInput(f"seed = {seed!r} is outside the allowed range [0, inf)")
+    for name, value, least in (("count", count, 1), ("seed", seed, 0), ("first", first, 0)):
+        check_whole(name, value, least)
     base = mass_ordering(experiment, truth, snsi, statistic=statistic)
     expected = experiment.expected(truth, snsi)
     edges = experiment.binning.edges_MeV

@@ -206,9 +206,13 @@ class Fit:
             raise InvalidInput(f"data has shape {counts.shape}; ({experiment.binning.size},) is needed")
         self.experiment = experiment
         self.statistic = statistic
+        if priors is not None and not isinstance(priors, Mapping):
+            raise InvalidInput(f"priors is a {type(priors).__name__}; give a dict of name to Prior")
         self.priors = dict(priors or {})
-        for name in self.priors:
-            check_choice("prior", name, SURVIVAL_PARAMETERS)
+        for name, prior in self.priors.items():
+            check_choice("prior", name, [known for known in SURVIVAL_PARAMETERS if known != "density_g_cm3"])
+            if not isinstance(prior, Prior):
+                raise InvalidInput(f"prior of {name} = {prior!r}: give a Prior(mean, sigma)")
         self.pull_names = experiment.response_pulls() if response_pulls else ()
         templates = experiment.templates(reference, reference_snsi)
         self.template_names = tuple(templates)
@@ -230,6 +234,13 @@ class Fit:
                 band = band + amount * derivative
         return band
 
+    def _amounts(self, pulls: Mapping[str, float] | None) -> Array:
+        """The named pulls, zero where not given."""
+        named = {
+            check_choice("pull", k, self.pull_names): check_range(f"pull {k}", v) for k, v in (pulls or {}).items()
+        }
+        return np.array([named.get(name, 0.0) for name in self.pull_names])
+
     def _penalty(self, names: Iterable[str], parameters: OscillationParameters, snsi: ScalarNSI | None) -> float:
         total = 0.0
         for name in names:
@@ -245,7 +256,7 @@ class Fit:
         pulls: Mapping[str, float] | None = None,
     ) -> float:
         """Return chi2 at a point, covariance systematics profiled, energy pulls as given, all priors included."""
-        amounts = np.array([(pulls or {}).get(name, 0.0) for name in self.pull_names])
+        amounts = self._amounts(pulls)
         source = self.experiment.events * self.experiment.survival(parameters, snsi)
         expected = self.experiment.response.apply(source, self._band(amounts)) + self.experiment.background
         value = self.likelihood.chi2(expected) + float(amounts @ amounts)
@@ -308,6 +319,16 @@ class Fit:
             return 0.0, 2.0
         return (-10.0, 10.0) if name.startswith("eta_") else (-math.inf, math.inf)
 
+    @staticmethod
+    def _inside(name: str, start: float, theta12_domain: str) -> tuple[float, float]:
+        """The limits; a start beyond what a fit looks at is refused, for its end would be the limit and no minimum."""
+        low, high = Fit._limits(name, start, theta12_domain)
+        if not name.startswith("sin2_") and not (low <= start <= high) and start != 0.0:
+            raise InvalidInput(
+                f"{name} = {start!r} cannot be the start of a fit, which looks from {low:g} to {high:g}; hold it fixed"
+            )
+        return low, high
+
     # -- one minimum -----------------------------------------------------------------------------------------------
 
     def minimise(
@@ -341,9 +362,8 @@ class Fit:
         x = np.zeros(len(scale))
         for k, name in enumerate(free):
             x[k] = read_value(name, start, snsi)
-            low[k], high[k] = self._limits(name, x[k], theta12_domain)
-        for k, name in enumerate(self.pull_names):
-            x[len(free) + k] = (pulls or {}).get(name, 0.0)
+            low[k], high[k] = self._inside(name, x[k], theta12_domain)
+        x[len(free) :] = self._amounts(pulls)
         x = np.clip(x, low, high)
 
         def point(values: Array) -> tuple[OscillationParameters, ScalarNSI | None]:
@@ -426,17 +446,29 @@ class Fit:
         free, theta12_domain, tolerance
             As in :meth:`minimise`.
         orderings : tuple of {"normal", "inverted"}
-            Signs of dm31 to look at, where it is free.
+            Signs of dm31 to look at; where dm31 is not free, its own must be among them.
 
         Returns
         -------
         FitResult
             A function of the arguments alone: it depends on no earlier fit.
+
+        Raises
+        ------
+        InvalidInput
+            No ordering, or none that a fixed dm31 has; a name that cannot be free; a start beyond what a fit looks at.
         """
         self._check_free(free, theta12_domain)
         if not orderings:
             raise InvalidInput("orderings is empty; name normal, inverted or both")
         centres = [start.with_ordering(name) for name in orderings]
+        if "dm31_eV2" not in free and start.ordering not in orderings:
+            raise InvalidInput(
+                f"orderings = {orderings!r}, but dm31_eV2 = {start.dm31_eV2!r} is not free and has {start.ordering} "
+                "ordering; free it, or give a start of the ordering that is asked for"
+            )
+        for name in free:
+            self._inside(name, read_value(name, start, snsi), theta12_domain)
         if not free:
             return self.minimise(start, snsi, free=())
         if "dm31_eV2" not in free:

@@ -194,6 +194,8 @@ def _starts(centre: Array, free: tuple[str, ...], low: Array, high: Array, count
             a, b = max(low[k], 0.01), min(high[k], 0.99)
             points[2:, k] = a + (b - a) * u
             mirrored[k] = min(max(1.0 - centre[k], low[k]), high[k])
+        elif name == "sin2_theta23":
+            points[2:, k] = 0.01 + 0.98 * u
         elif name == "sin2_theta13":
             points[2:, k] = 0.003 + 0.05 * u
         elif name == "dm21_eV2":

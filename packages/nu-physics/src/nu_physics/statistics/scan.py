@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from papershelf_core.files import replacing
 from papershelf_core.work_folder import WorkFolder, identity
 
-from nu_physics.errors import InvalidInput, MissingExtra, check_choice, real_array
+from nu_physics.errors import InvalidInput, MissingExtra, check_choice, check_range, real_array
 from nu_physics.executors import EXECUTORS, check_workers, run_chunks
 from nu_physics.oscillation.parameters import Ordering, OscillationParameters
 from nu_physics.oscillation.probability import SURVIVAL_PARAMETERS
 from nu_physics.oscillation.scalar_nsi import ScalarNSI
 from nu_physics.reactor.experiment import Systematics, juno
-from nu_physics.statistics.analysis import GLOBAL_FIT_WIDTHS
+from nu_physics.statistics.analysis import ETA_NAMES, GLOBAL_FIT_WIDTHS
 from nu_physics.statistics.fit import OSCILLATION, Fit, Prior, with_values
 from nu_physics.statistics.likelihood import STATISTICS
 
@@ -64,7 +64,8 @@ class ScanJob:
     statistics_only : bool
         No systematic uncertainties.
     orderings : tuple of {"normal", "inverted"}
-        Signs of dm31 that the fit may take; both by default.
+        Signs of dm31 that the fit may take; both by default; where dm31 is fixed or scanned, its
+        own must be among them.
     chunk : int
         Points per chunk.
 
@@ -89,6 +90,9 @@ class ScanJob:
     chunk: int = 200
 
     def __post_init__(self) -> None:
+        for name in ("grid", "truth", "true_eta", "fixed_eta"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise InvalidInput(f"{name} = {getattr(self, name)!r}: give a dict by name")
         if not self.grid:
             raise InvalidInput("grid is empty; name at least one parameter with its values")
         for name, values in self.grid.items():
@@ -98,6 +102,20 @@ class ScanJob:
             array = real_array(f"grid of {name}", values)
             if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
                 raise InvalidInput(f"grid of {name} must be a non-empty list of finite numbers, got {values!r}")
+        # plain floats: a job travels as JSON, and a name that its model would ignore is refused
+        known = {
+            "truth": list(OscillationParameters.__dataclass_fields__),
+            "true_eta": ETA_NAMES,
+            "fixed_eta": ETA_NAMES,
+        }
+        for field_name, names in known.items():
+            given = getattr(self, field_name)
+            plain = {check_choice(field_name, k, names): check_range(f"{field_name} {k}", v) for k, v in given.items()}
+            object.__setattr__(self, field_name, plain)
+        for field_name in ("exposure_days", "duty_cycle"):
+            object.__setattr__(self, field_name, check_range(field_name, getattr(self, field_name), 0.0))
+        if not isinstance(self.statistics_only, bool):
+            raise InvalidInput(f"statistics_only = {self.statistics_only!r}: give True or False")
         check_choice("regime", self.regime, ("fixed", "prior", "free"))
         check_choice("statistic", self.statistic, STATISTICS)
         if not self.orderings:
