@@ -61,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _write(text: str, target: Path | None) -> None:
+    from papershelf_core.files import write_text
+
     if target is None:
         print(text)
         return
@@ -68,9 +70,7 @@ def _write(text: str, target: Path | None) -> None:
         raise IsADirectoryError(f"{target} is a folder; name a file in it")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target}: the folder {target.parent} does not exist; make it first")
-    scratch = target.with_name(target.name + ".part")
-    scratch.write_text(text + "\n", encoding="utf-8")
-    scratch.replace(target)
+    write_text(target, text + "\n")
 
 
 def _solve(options: argparse.Namespace) -> int:

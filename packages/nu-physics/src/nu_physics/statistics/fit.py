@@ -442,7 +442,7 @@ class Fit:
         Parameters
         ----------
         start, snsi
-            Values of everything that is not free; what is free does not depend on them beyond the scale of dm31.
+            Values of everything that is not free, and the first of the search's own starting points for what is.
         free, theta12_domain, tolerance
             As in :meth:`minimise`.
         orderings : tuple of {"normal", "inverted"}
