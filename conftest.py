@@ -49,6 +49,12 @@ def no_torch() -> str | None:
     return None
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes where folders are tested, none where a file or a test is named: that should start at once."""
+    named = any(os.path.isfile(argument.partition("::")[0]) for argument in config.args)
+    return 0 if named else min(2, os.cpu_count() or 1)
+
+
 def pytest_report_header() -> list[str]:
     return left_out
 

@@ -8,7 +8,11 @@ version equal to the changelog's top); every console script answers --help; pyte
 copy outside the repository. Passing proves the declared dependencies complete.
 
     python tools/isolated.py hetcal
-    python tools/isolated.py hetcal --extra lightgbm --python 3.13
+    python tools/isolated.py hetcal --extra forest --python 3.13
+    python tools/isolated.py hetcal --lowest            all of its tests, with the oldest versions that it declares
+
+With --lowest every requirement, those of extras included, is installed at its lower bound and the package's whole
+tests/ runs against the wheel. torch is the CPU build that the shelf is tested with, papershelf-core that of the tree.
 """
 
 import argparse
@@ -25,7 +29,7 @@ import time
 from pathlib import Path
 
 import install_torch
-from shelf import CORE, Package, package, packages
+from shelf import CORE, ROOT, Package, package, packages
 
 # Runs inside the new environment: standard library only.
 _IMPORT_ALL = """
@@ -51,6 +55,13 @@ print(json.dumps({
     "Typed": any(str(f).endswith("py.typed") for f in metadata.files(sys.argv[1]) or []),
 }))
 """
+_VERSIONS = """
+import importlib.metadata as metadata, json, sys
+there = {found.metadata["Name"].lower().replace("_", "-"): found for found in metadata.distributions()}
+print(json.dumps({name: there[name].version if name in there else None for name in sys.argv[1:]}))
+"""
+# what the tests themselves import, at versions of today
+TEST_TOOLS = ["hypothesis", "polars", "pytest", "pytest-socket", "pytest-xdist", "scikit-learn", "scipy"]
 
 
 def main() -> None:
@@ -60,24 +71,24 @@ def main() -> None:
     parser.add_argument("package", help="distribution to test")
     parser.add_argument("--extra", action="append", default=[], help="extra to install as well; repeatable")
     parser.add_argument("--python", default=sys.executable, help="interpreter of the environment: a version or a path")
+    parser.add_argument("--lowest", action="store_true", help="run its tests with the oldest versions it declares")
     arguments = parser.parse_args()
     tested = package(arguments.package)
     unknown = set(arguments.extra) - set(tested.manifest["project"].get("optional-dependencies", {}))
     if unknown:
         sys.exit(f"{tested.name} has no extra {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory(prefix="isolated-") as scratch:
-        test(tested, arguments.extra, arguments.python, Path(scratch))
+        check = check_lowest if arguments.lowest else check_wheel
+        check(tested, arguments.extra, arguments.python, Path(scratch))
 
 
-def test(tested: Package, extras: list[str], python: str, scratch: Path) -> None:
+def check_wheel(tested: Package, extras: list[str], python: str, scratch: Path) -> None:
     """Build, install and test; leave with the first thing that is wrong."""
     undeclared = undeclared_imports(tested)
     if undeclared:
         sys.exit("\n".join(f"{tested.name}: {problem}" for problem in undeclared))
     wheel = build(tested, scratch / "dist")
-    environment = scratch / "environment"
-    interpreter = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    run(["uv", "venv", "--quiet", "--python", python, str(environment)], scratch)
+    interpreter = empty_environment(python, scratch)
     target = f"{wheel}[{','.join(extras)}]" if extras else str(wheel)
     install(interpreter, [target], scratch, core=tested if tested.name == CORE else package(CORE), torch=tested.torch)
 
@@ -94,6 +105,36 @@ def test(tested: Package, extras: list[str], python: str, scratch: Path) -> None
     print(run([str(interpreter), "-m", "pytest", "-q", "--rootdir", str(smoke), str(smoke)], scratch).strip())
     imported = f"{modules['imported']} modules import"
     print(f"{tested.name}: {imported}, metadata whole, smoke tests pass in an environment of its own")
+
+
+def check_lowest(tested: Package, extras: list[str], python: str, scratch: Path) -> None:
+    """Run the package's tests against its wheel with every requirement at its lower bound."""
+    interpreter = empty_environment(python, scratch)
+    direct = [line for line in tested.requirements if distribution(line) not in {tested.name, "torch"}]
+    names = {distribution(line) for line in tested.requirements}
+    install(
+        interpreter,
+        ["--resolution", "lowest-direct", str(build(tested, scratch / "dist")), *direct],
+        scratch,
+        core=tested if tested.name == CORE else package(CORE),
+        torch="torch" in names,
+    )
+    install(interpreter, TEST_TOOLS, scratch)
+    oldest = json.loads(run([str(interpreter), "-I", "-c", _VERSIONS, *sorted(names - {tested.name})], scratch))
+    print(f"{tested.name}: {', '.join(f'{name} {version}' for name, version in oldest.items() if version)}", flush=True)
+    environment = outside() | ({} if "torch" in names else {"PAPERSHELF_NO_TORCH": "1"})
+    # warnings of old releases are no failures: the versions in the lock are tested without any
+    command = [str(interpreter), "-m", "pytest", "-q", "-o", "filterwarnings=default", "-p", "no:cacheprovider"]
+    status = subprocess.run([*command, str(tested.folder / "tests")], cwd=ROOT, env=environment).returncode
+    if status:
+        sys.exit(f"{tested.name}: its tests fail with the oldest versions that it declares; raise the floor or mend")
+
+
+def empty_environment(python: str, scratch: Path) -> Path:
+    """The interpreter of a new environment."""
+    environment = scratch / "environment"
+    run(["uv", "venv", "--quiet", "--python", python, str(environment)], scratch)
+    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def undeclared_imports(tested: Package) -> list[str]:
@@ -182,12 +223,16 @@ def check_metadata(tested: Package, interpreter: Path, scratch: Path) -> None:
 
 def run(command: list[str], folder: Path) -> str:
     """Run outside the repository's settings; on failure show everything it said."""
-    hidden = {"VIRTUAL_ENV", "PYTHONPATH", "UV_PROJECT_ENVIRONMENT"}
-    environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=outside())
     if done.returncode:
         sys.exit(f"{' '.join(command)}\nfailed with status {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout
+
+
+def outside() -> dict[str, str]:
+    """The environment's variables without those that lead into a development environment."""
+    hidden = {"VIRTUAL_ENV", "PYTHONPATH", "UV_PROJECT_ENVIRONMENT"}
+    return {name: value for name, value in os.environ.items() if name not in hidden}
 
 
 if __name__ == "__main__":

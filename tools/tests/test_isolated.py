@@ -1,4 +1,9 @@
+import importlib.metadata
+import json
+import sys
+
 import isolated
+import numpy
 import pytest
 from shelf import packages
 
@@ -48,3 +53,11 @@ def test_a_missing_module_is_excused_by_an_extra_alone(tmp_path, capsys):
     for extras, name in ((["fast"], "sklearn"), ([], "scipy")):
         with pytest.raises(SystemExit, match=f"toy.plots imports {name}, which no dependency brings"):
             isolated.check_missing(package, extras, {"toy.plots": name})
+
+
+def test_versions_are_read_by_their_normal_names(tmp_path):
+    shown = isolated.run([sys.executable, "-c", isolated._VERSIONS, "numpy", "import-linter", "no-such"], tmp_path)
+    found = json.loads(shown)
+    assert found["numpy"] == numpy.__version__
+    assert found["import-linter"] == importlib.metadata.version("import_linter")
+    assert found["no-such"] is None

@@ -230,7 +230,7 @@ def test_attributes_that_are_no_column_are_refused(values):
 JUNK = [Relevance, "relevance", None, 0.7, {"type": "Relevance"}, np.ones(2), object(), InvalidInput, Candidates]
 
 
-@pytest.mark.parametrize("junk", JUNK, ids=repr)
+@pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk).partition(" at 0x")[0])
 def test_what_is_no_objective_constraint_or_candidate_is_refused_by_name(junk):
     candidates = Candidates([0.9, 0.8])
     for objectives in (junk, [junk], [Relevance(), junk], (junk,), [Pin(0, 0)], Relevance(), [[Relevance()]]):

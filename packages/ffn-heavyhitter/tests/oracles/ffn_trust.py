@@ -177,7 +177,7 @@ def _in(model: Any, dtype: torch.dtype, inputs: dict[str, torch.Tensor]) -> torc
 
 
 _STRANGER = """
-import copy, json, sys, warnings
+import copy, json, sys, tempfile, warnings
 import torch, transformers
 from safetensors.torch import load_file
 warnings.simplefilter("ignore")
@@ -196,6 +196,10 @@ def by_state(folder, cls):
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     model = cls(config).eval()
+    with tempfile.TemporaryDirectory() as plain:
+        model.save_pretrained(plain)
+        if not set(load_file(plain + "/model.safetensors")) <= set(model.state_dict()):
+            raise KeyError("transformers writes other names than the model's: no plain folder is read like this")
     model.load_state_dict(load_file(folder + "/model.safetensors"), strict=False)
     model.tie_weights()
     return model
