@@ -38,7 +38,7 @@ def test_infeasible_exits_3_with_json(tmp_path: Path, capsys: pytest.CaptureFixt
     source = tmp_path / "problem.json"
     bound = {"type": "group_exposure", "groups": ["x", "x"], "group": "x", "max_share": 0.5}
     source.write_text(json.dumps({"scores": [1, 2], "slots": [1], "constraints": [bound]}))
-    assert main(["solve", str(source)]) == 3
+    assert main(["solve", str(source)]) == 4
     answer = json.loads(capsys.readouterr().out)
     assert answer["status"] == "INFEASIBLE"
     assert answer["bound"] is None
@@ -117,14 +117,14 @@ def test_missing_fields() -> None:
 def test_bad_input_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "problem.json"
     source.write_text("{")
-    assert main(["solve", str(source)]) == 2
-    assert main(["solve", str(tmp_path / "nowhere.json")]) == 2
-    assert main(["generate", "--n", "3", "--m", "4"]) == 2
-    assert main(["bench", "--sizes", "3x4x1"]) == 2
-    assert main(["generate", "--seed", "-1"]) == 2
-    assert main(["bench", "--sizes", "4x3x1", "--seeds", "0"]) == 2
+    assert main(["solve", str(source)]) == 3
+    assert main(["solve", str(tmp_path / "nowhere.json")]) == 3
+    assert main(["generate", "--n", "3", "--m", "4"]) == 3
+    assert main(["bench", "--sizes", "3x4x1"]) == 3
+    assert main(["generate", "--seed", "-1"]) == 3
+    assert main(["bench", "--sizes", "4x3x1", "--seeds", "0"]) == 3
     source.write_bytes(b"\xff\xfe\x00")
-    assert main(["solve", str(source)]) == 2
+    assert main(["solve", str(source)]) == 3
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "problem.json is no JSON" in printed.err
@@ -137,8 +137,8 @@ def test_a_target_that_cannot_be_written_exits_2_and_leaves_nothing(
 ) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    assert main(["generate", "--n", "9", "--m", "2", "--out", str(folder)]) == 2
-    assert main(["generate", "--n", "9", "--m", "2", "--out", str(tmp_path / "no" / "file.json")]) == 2
+    assert main(["generate", "--n", "9", "--m", "2", "--out", str(folder)]) == 3
+    assert main(["generate", "--n", "9", "--m", "2", "--out", str(tmp_path / "no" / "file.json")]) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
     assert "is a folder; name a file in it" in capsys.readouterr().err
 

@@ -61,7 +61,7 @@ def test_doctor_and_sharpness(named, capsys):
 
 def test_bad_input_is_code_two(capsys):
     assert main([]) == 2
-    assert main(["doctor", "nothing"]) == 2
+    assert main(["doctor", "nothing"]) == 3
     assert "is no module:function" in capsys.readouterr().err
 
 

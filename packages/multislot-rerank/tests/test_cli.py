@@ -47,8 +47,8 @@ def test_rerank_prints_the_slate_and_what_was_relaxed(tmp_path, capsys):
         ({"candidates": {"scores": [0.9, 0.8, 0.7], "attributes": {"creator": "abc"}}}, "is one text"),
     ],
 )
-def test_bad_requests_end_with_status_2_and_the_reason(tmp_path, capsys, changed, message):
-    assert main(["rerank", write(tmp_path, REQUEST | changed)]) == 2
+def test_bad_requests_end_with_status_3_and_the_reason(tmp_path, capsys, changed, message):
+    assert main(["rerank", write(tmp_path, REQUEST | changed)]) == 3
     import re
 
     assert re.search(message, capsys.readouterr().err)
@@ -69,9 +69,9 @@ def test_evaluate_prints_the_ladder(tmp_path, capsys, suffix):
     assert main(["evaluate", *files, "--objective", "click", "--logging", "uniform"]) == 0
     shown = capsys.readouterr().out
     assert "recommended: replay (full)" in shown
-    assert main(["evaluate", *files, "--objective", "click"]) == 2
+    assert main(["evaluate", *files, "--objective", "click"]) == 3
     assert "or say logging='uniform'" in capsys.readouterr().err
-    assert main(["evaluate", *files, "--logging", "uniform"]) == 2
+    assert main(["evaluate", *files, "--logging", "uniform"]) == 3
     assert "frame has no column reward" in capsys.readouterr().err
 
 
@@ -85,14 +85,14 @@ def test_a_target_of_other_requests_is_refused(tmp_path, capsys):
         (log.iloc[1:], "target has 3 rows where the log has 4"),
     ):
         changed.to_csv(tmp_path / "target.csv", index=False)
-        assert main(["evaluate", str(tmp_path / "log.csv"), str(tmp_path / "target.csv"), "--logging", "uniform"]) == 2
+        assert main(["evaluate", str(tmp_path / "log.csv"), str(tmp_path / "target.csv"), "--logging", "uniform"]) == 3
         assert message in capsys.readouterr().err
         changed.assign(policy="a").to_csv(tmp_path / "policies.csv", index=False)
-        assert main(["pareto", str(tmp_path / "log.csv"), str(tmp_path / "policies.csv"), "--logging", "uniform"]) == 2
+        assert main(["pareto", str(tmp_path / "log.csv"), str(tmp_path / "policies.csv"), "--logging", "uniform"]) == 3
         assert message.replace("target", "policy 'a'") in capsys.readouterr().err
 
 
-def test_files_and_numbers_that_cannot_be_used_exit_2_with_one_line(tmp_path, capsys):
+def test_files_and_numbers_that_cannot_be_used_exit_3_with_one_line(tmp_path, capsys):
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "request.json").write_bytes(b"\xff\xfe")
     plan = ["plan", "--reward-deviation", "0.2"]
@@ -107,7 +107,7 @@ def test_files_and_numbers_that_cannot_be_used_exit_2_with_one_line(tmp_path, ca
         ),
         ([*plan, "--candidates", "1000", "--slots", "900", "--standard-error", "0.1"], "never match"),
     ):
-        assert main(call) == 2
+        assert main(call) == 3
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1
         assert message in lines[0]
@@ -139,10 +139,10 @@ def test_pareto_simulate_and_benchmark(tmp_path, capsys):
     assert out.count("*") == 3
     assert "on the other half: click 0." in out
     assert picture.read_text().startswith("<?xml")
-    assert main(["pareto", str(log), str(policies), *objectives, "--less", "age"]) == 2
+    assert main(["pareto", str(log), str(policies), *objectives, "--less", "age"]) == 3
     assert "--less age" in capsys.readouterr().err
     assert main(["simulate", "--requests", "60", "--candidates", "8", "--slots", "3"]) == 0
     assert "greedy on the truth" in capsys.readouterr().out
-    assert main(["simulate", "--slots", "9", "--candidates", "8"]) == 2
+    assert main(["simulate", "--slots", "9", "--candidates", "8"]) == 3
     assert main(["benchmark", "--candidates", "20", "--k", "3", "--requests", "5"]) == 0
     assert "p50 ms" in capsys.readouterr().out

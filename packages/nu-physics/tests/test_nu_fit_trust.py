@@ -304,7 +304,7 @@ def test_every_option_changes_the_answer_or_is_refused(command, tmp_path):
     ],
 )
 def test_contradictions_are_refused(arguments, message, capsys):
-    assert main(arguments) == 2
+    assert main(arguments) == 3
     assert message in capsys.readouterr().err
 
 

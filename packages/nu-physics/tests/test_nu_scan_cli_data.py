@@ -124,7 +124,7 @@ def test_config_file_and_its_errors(tmp_path, capsys) -> None:
     assert cli.main(["ordering", "--config", str(path), "--json", str(target)]) == 0
     assert json.loads(target.read_text())["preference"] < 2.0
     path.write_text("year = 1.0\n")
-    assert cli.main(["ordering", "--config", str(path)]) == 2
+    assert cli.main(["ordering", "--config", str(path)]) == 3
     assert "did you mean years" in capsys.readouterr().err
 
 
@@ -149,7 +149,7 @@ def test_config_file_and_its_errors(tmp_path, capsys) -> None:
     ],
 )
 def test_errors_are_one_line_and_status_two(arguments, message, capsys) -> None:
-    assert cli.main(arguments) == 2
+    assert cli.main(arguments) == 3
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
@@ -167,7 +167,7 @@ def test_errors_are_one_line_and_status_two(arguments, message, capsys) -> None:
 def test_config_files_that_cannot_be_used(content, message, tmp_path, capsys) -> None:
     path = tmp_path / "bad.toml"
     path.write_bytes(content)
-    assert cli.main(["prob", "--config", str(path)]) == 2
+    assert cli.main(["prob", "--config", str(path)]) == 3
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1
     assert message in error[0]
@@ -180,7 +180,7 @@ def test_config_files_that_cannot_be_used(content, message, tmp_path, capsys) ->
 def test_count_files_that_cannot_be_used(content, message, tmp_path, capsys) -> None:
     path = tmp_path / "counts.txt"
     path.write_bytes(content)
-    assert cli.main(["fit", str(path)]) == 2
+    assert cli.main(["fit", str(path)]) == 3
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 1
     assert message in error[0]

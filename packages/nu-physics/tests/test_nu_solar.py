@@ -431,7 +431,7 @@ def test_command_line(tmp_path, capsys):
 
 
 def test_command_line_errors(capsys):
-    assert main(["solar", "spectrum", "WW", "50"]) == 2
+    assert main(["solar", "spectrum", "WW", "50"]) == 3
     assert "closed at mass_GeV = 50" in capsys.readouterr().err
 
 

@@ -159,9 +159,9 @@ def test_command_line_lists_checks_and_refuses(toy, capsys, server):
     assert "toy/toy.csv: good" in capsys.readouterr().out
     with open(kept, "ab") as stream:
         stream.write(b"more")
-    assert main(["check", "toy"]) == 1
+    assert main(["check", "toy"]) == 3
     assert "CORRUPT" in capsys.readouterr().out
-    assert main(["fetch", "toi"]) == 2
+    assert main(["fetch", "toi"]) == 3
     assert "did you mean toy" in capsys.readouterr().err
 
 

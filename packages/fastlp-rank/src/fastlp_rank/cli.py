@@ -5,43 +5,36 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from papershelf_core import command
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status.
-
-    0 done, 1 a claim failed, 2 bad input, 3 infeasible, limit or numerical.
-    """
-    from fastlp_rank.errors import InvalidProblemError
-
-    options = _parser().parse_args(arguments)
-    command: Any = options.command
-    try:
-        return int(command(options))
-    except (InvalidProblemError, OSError, ModuleNotFoundError) as error:
-        print(f"fastlp-rank: {error}", file=sys.stderr)
-        return 2
+    """Run the command line; returns the exit status, 4 where ``solve`` found no optimum."""
+    return command.main(_parser(), arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fastlp-rank", description="Exact LP ranking under diversity constraints, inside a request."
+def _parser() -> command.Parser:
+    parser = command.Parser(
+        "fastlp-rank",
+        distribution="fastlp-rank",
+        description="Exact LP ranking under diversity constraints, inside a request.",
+        epilog="exit codes: 0 done, 2 usage, 3 unusable input, 4 solve: infeasible, limit or numerical",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    one = commands.add_parser("solve", help="solve a problem given as JSON; exit 3 unless optimal")
+    commands = parser.add_subparsers(title="commands")
+    one = commands.add_parser("solve", help="solve a problem given as JSON; exit 4 unless optimal")
     one.add_argument("problem", type=Path, help="problem file, or - for standard input")
     one.add_argument("--out", type=Path, metavar="FILE", help="write the solution here instead of printing it")
-    one.set_defaults(command=_solve)
+    one.set_defaults(run=_solve)
     generate = commands.add_parser("generate", help="write a random exposure problem as JSON")
     generate.add_argument("--n", type=int, default=100, help="candidates (100)")
     generate.add_argument("--m", type=int, default=10, help="slots (10)")
     generate.add_argument("--k", type=int, default=3, help="constraints (3)")
     generate.add_argument("--seed", type=int, default=0, help="of the random numbers, at least 0 (0)")
     generate.add_argument("--out", type=Path, metavar="FILE", help="file to write; standard output otherwise")
-    generate.set_defaults(command=_generate)
+    generate.set_defaults(run=_generate)
     bench = commands.add_parser("bench", help="time this machine: microseconds a solve, by size")
     bench.add_argument(
         "--sizes",
@@ -51,12 +44,12 @@ def _parser() -> argparse.ArgumentParser:
         help="candidates x slots x constraints (100x10x3 200x20x5 500x50x10)",
     )
     bench.add_argument("--seeds", type=int, default=20, help="instances a size (20)")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="write the measurements here")
-    bench.set_defaults(command=_bench)
+    command.add_json(bench)
+    bench.set_defaults(run=_bench)
     reproduce = commands.add_parser("reproduce", help="measure what this package claims")
     reproduce.add_argument("--full", action="store_true", help="real requests, more instances")
     reproduce.add_argument("--json", type=Path, metavar="FILE", help="write the claims here")
-    reproduce.set_defaults(command=_reproduce)
+    reproduce.set_defaults(run=_reproduce)
     return parser
 
 
@@ -88,18 +81,16 @@ def _solve(options: argparse.Namespace) -> int:
     except InvalidProblemError as error:
         raise InvalidProblemError(f"{options.problem}: {error}") from None
     _write(json.dumps(solution_to_json(solution, document.get("items")), indent=1, allow_nan=False), options.out)
-    return 0 if solution.status is Status.OPTIMAL else 3
+    return command.DONE if solution.status is Status.OPTIMAL else command.BAR_MISSED
 
 
 def _generate(options: argparse.Namespace) -> int:
     from fastlp_rank.instances import exposure
 
     if not 1 <= options.m <= options.n or options.k < 0:
-        print(f"fastlp-rank: need 1 <= m <= n, k >= 0; got n={options.n} m={options.m} k={options.k}", file=sys.stderr)
-        return 2
+        raise ValueError(f"need 1 <= m <= n, k >= 0; got n={options.n} m={options.m} k={options.k}")
     if options.seed < 0:
-        print(f"fastlp-rank: --seed {options.seed} is negative; give a whole number of at least 0", file=sys.stderr)
-        return 2
+        raise ValueError(f"--seed {options.seed} is negative; give a whole number of at least 0")
     instance = exposure(options.n, options.m, options.k, options.seed)
     constraints = []
     for k in range(options.k):
@@ -120,22 +111,20 @@ def _bench(options: argparse.Namespace) -> int:
         if any(len(size) != 3 or not 1 <= size[1] <= size[0] or size[2] < 0 for size in sizes):
             raise ValueError("a size is NxMxK with 1 <= M <= N")
     except ValueError as error:
-        print(f"fastlp-rank: --sizes {' '.join(options.sizes)}: {error}", file=sys.stderr)
-        return 2
+        raise ValueError(f"--sizes {' '.join(options.sizes)}: {error}") from None
     if options.seeds < 1:
-        print(f"fastlp-rank: --seeds {options.seeds}: give at least 1 instance a size", file=sys.stderr)
-        return 2
+        raise ValueError(f"--seeds {options.seeds}: give at least 1 instance a size")
     result = measure([(n, m, K) for n, m, K in sizes], options.seeds)
-    if options.json is not None:
-        _write(json.dumps(result, indent=1), options.json)
-    print(f"{'size':>12} {'core µs':>9} {'p95':>8} {'solve µs':>9} {'+problem':>9} {'batch LP/s':>11} {'pricings':>9}")
+    lines = [
+        f"{'size':>12} {'core µs':>9} {'p95':>8} {'solve µs':>9} {'+problem':>9} {'batch LP/s':>11} {'pricings':>9}"
+    ]
     for row in result["sizes"]:
-        print(
+        lines.append(
             f"{row['size']:>12} {row['core_us']:9.1f} {row['core_p95_us']:8.1f} {row['solve_us']:9.1f} "
             f"{row['build_and_solve_us']:9.1f} {row['batch_per_s']:11,.0f} {row['pricings']:9.0f}"
         )
-    print(result["machine"])
-    return 0
+    command.show([*lines, result["machine"]], result, options.json)
+    return command.DONE
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -146,7 +135,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     rows = claims(options.full)
     shown = pictures(options.full) if options.json is not None else {}
     publish(rows, "fastlp-rank", "fastlp-rank", "numba", "highspy", pictures=shown, json_path=options.json)
-    return 0 if all(row.holds for row in rows) else 1
+    return command.DONE
 
 
 if __name__ == "__main__":

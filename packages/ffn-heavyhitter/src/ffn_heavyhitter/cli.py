@@ -6,38 +6,27 @@ Exit codes: 0 done, 2 usage, 3 input that cannot be used.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from papershelf_core import files
+from papershelf_core import command, files
 
 __all__ = ["main"]
 
-USAGE, BAD_INPUT = 2, 3
 MEASURED_WINDOWS = 2  # on which plans of widths run each layer alone
 METHODS = ("int8", "mixed_bits", "narrow", "low_rank", "split")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    if "run" not in arguments:
-        parser.print_help()
-        return USAGE
-    try:
-        arguments.run(arguments)
-    except (OSError, ValueError, ModuleNotFoundError) as error:
-        print(f"ffn-heavyhitter: {' '.join(str(error).split())}", file=sys.stderr)
-        return BAD_INPUT
-    return 0
+    return command.main(_parser(), argv)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="ffn-heavyhitter",
+    parser = command.Parser(
+        "ffn-heavyhitter",
+        distribution="ffn-heavyhitter",
         description="Split the FFNs of a language model at their heavy-hitter neurons and compress the rest.",
         epilog="exit codes: 0 done, 2 usage, 3 unusable input. "
         "MODEL is a transformers folder, or smollm2 / minilm where their pip wheels are installed. "
@@ -48,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     analyze = commands.add_parser("analyze", help="how heavy are the heavy hitters, layer by layer")
     _model_and_text(analyze)
     analyze.add_argument("--domain", nargs="*", default=[], metavar="NAME=TEXT", help="compare heavy sets over texts")
-    analyze.add_argument("--json", type=Path, metavar="FILE")
+    command.add_json(analyze)
     analyze.add_argument("--plots", type=Path, metavar="FOLDER", help="write pictures (needs the extra plots)")
     analyze.set_defaults(run=_analyze)
 
@@ -72,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("eval", help="perplexity, and its ratio to another model's on the same windows")
     _model_and_text(evaluate, text="wikitext2/test")
     evaluate.add_argument("--against", metavar="MODEL")
-    evaluate.add_argument("--json", type=Path, metavar="FILE")
+    command.add_json(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     bench = commands.add_parser("bench", help="size and speed against another model, interleaved")
@@ -80,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--against", required=True, metavar="MODEL")
     bench.add_argument("--threads", type=int, default=1)
     bench.add_argument("--repeat", type=int, default=9)
+    command.add_json(bench)
     bench.set_defaults(run=_bench)
 
     merge = commands.add_parser("merge", help="write a compressed model as a dense one")
@@ -103,7 +93,9 @@ def _model_and_text(parser: argparse.ArgumentParser, text: str = "wikitext2/vali
 
 
 def _treatment(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--method", choices=METHODS, default="int8")
+    parser.add_argument(
+        "--method", choices=METHODS, default="int8", metavar="METHOD", help=f"of {', '.join(METHODS)} (default: int8)"
+    )
     parser.add_argument(
         "--heavy", type=_number, help="heavy neurons: a number, a share with a point, or auto (low_rank)"
     )
@@ -213,13 +205,10 @@ def _analyze(arguments: argparse.Namespace) -> None:
         table.add_column(cell, justify="left" if cell == "layer" else "right")
     for row in rows:
         table.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(table)
-    for pair, overlap in report.domain_overlap.items():
-        console.print(f"heavy sets of {pair} overlap by {overlap:.0%}", highlight=False)
-    console.print(report.verdict, highlight=False)
-    if arguments.json is not None:
-        report.to_json(arguments.json)
+    if arguments.json != "-":
+        Console(width=None if sys.stdout.isatty() else 140).print(table)
+    lines = [f"heavy sets of {pair} overlap by {overlap:.0%}" for pair, overlap in report.domain_overlap.items()]
+    command.show([*lines, report.verdict], report.document(), arguments.json)
     if arguments.plots is not None:
         from ffn_heavyhitter.plots import plot_report
 
@@ -313,16 +302,16 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         "tokens": arguments.tokens,
         "perplexity": float(nll.mean().exp()),
     }
-    print(f"perplexity {found['perplexity']:.3f} on {arguments.tokens} tokens")
+    lines = [f"perplexity {found['perplexity']:.3f} on {arguments.tokens} tokens"]
     if arguments.against is not None:
         result = perplexity_ratio(nll, window_nll(_load_causal(arguments.against, "eval"), windows))
         found |= {"against": arguments.against, **asdict(result)}
-        print(f"against {result.reference:.3f}: {result.ratio:.4f}x +- {result.standard_error:.4f}")
-    if arguments.json is not None:
-        files.write_text(arguments.json, json.dumps(found, indent=1))
+        lines.append(f"against {result.reference:.3f}: {result.ratio:.4f}x +- {result.standard_error:.4f}")
+    command.show(lines, found, arguments.json)
 
 
 def _bench(arguments: argparse.Namespace) -> None:
+
     import torch
 
     from ffn_heavyhitter.evaluation import bytes_on_disk, time_models
@@ -331,7 +320,7 @@ def _bench(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     models = {"ours": _load_causal(arguments.model, "bench"), "other": _load_causal(arguments.against, "bench")}
     ours, other = (bytes_on_disk(model_folder(name)) for name in (arguments.model, arguments.against))
-    print(f"size: {ours} bytes, {ours / other - 1:+.2%}")
+    lines, rows = [f"size: {ours} bytes, {ours / other - 1:+.2%}"], []
     vocabulary = models["other"].config.vocab_size
     ids = torch.randint(0, vocabulary, (1, 512), generator=torch.Generator().manual_seed(0))
     for label, length, options in (
@@ -341,8 +330,13 @@ def _bench(arguments: argparse.Namespace) -> None:
         ("decode after 128 tokens", 128, {"decode": True}),
     ):
         result = time_models(models, ids[:, :length], repeat=arguments.repeat, **options)
-        seconds = result.median
-        print(f"{label}: {seconds['ours'] * 1e3:.2f} ms, {result.ratio('other')} as fast ({arguments.threads} threads)")
+        seconds, ratio = result.median["ours"], result.ratio("other")
+        lines.append(f"{label}: {seconds * 1e3:.2f} ms, {ratio} as fast ({arguments.threads} threads)")
+        rows.append(
+            {"what": label, "seconds": seconds, "as_fast": ratio.estimate, "low": ratio.low, "high": ratio.high}
+        )
+    document = {"bytes": ours, "bytes_against": other, "threads": arguments.threads, "times": rows}
+    command.show(lines, document, arguments.json)
 
 
 def _merge(arguments: argparse.Namespace) -> None:

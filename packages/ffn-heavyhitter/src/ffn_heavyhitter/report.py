@@ -17,6 +17,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from typing import Any
 
 import torch
 from papershelf_core import files
@@ -99,9 +100,13 @@ class HeavyHitterReport:
             found.append((layer.name, *(f"{v:.3f}" for v in (*values, layer.stability, layer.massive))))
         return found
 
+    def document(self) -> dict[str, Any]:
+        """The report as plain data, with its schema's number."""
+        return {"schema": 1, **asdict(self)}
+
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the report, whole or not at all."""
-        files.write_text(path, json.dumps({"schema": 1, **asdict(self)}, indent=1))
+        files.write_text(path, json.dumps(self.document(), indent=1))
 
 
 def analyse(

@@ -10,47 +10,24 @@ import json
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from papershelf_core import command, files
 
 __all__ = ["main"]
-
-USAGE, BAD_DATA, BAR_NOT_MET = 2, 3, 4
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     from hetcal.errors import CalibrationWarning
 
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    if "run" not in arguments:
-        parser.print_help()
-        return USAGE
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", CalibrationWarning)
-            warnings.showwarning = _warn
-            return int(arguments.run(arguments))
-    except (OSError, ValueError, ModuleNotFoundError) as error:
-        print(f"hetcal: {error}", file=sys.stderr)
-        return BAD_DATA
-
-
-def _warn(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    del category, filename, lineno, file, line
-    print(f"hetcal: warning: {message}", file=sys.stderr)
+    return command.main(_parser(), argv, warning=CalibrationWarning)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hetcal",
+    parser = command.Parser(
+        "hetcal",
+        distribution="hetcal",
         description="Calibrate a classifier per region of feature space and raise its AUC.",
         epilog="exit codes: 0 done, 2 usage, 3 unusable data, 4 --require-lift not reached",
     )
@@ -82,10 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     _data(compare, label=True)
     _options(compare)
     _evaluation(compare, required=True)
+    command.add_json(compare)
     compare.set_defaults(run=_compare)
 
     inspect = commands.add_parser("inspect", help="say what an artefact holds")
     inspect.add_argument("model", type=Path, help="artefact written by fit (JSON)")
+    command.add_json(inspect)
     inspect.set_defaults(run=_inspect)
 
     reproduce = commands.add_parser("reproduce", help="measure this package's claims")
@@ -227,7 +206,7 @@ def _evaluated(arguments: argparse.Namespace, model: Any) -> Any:
 def _verdict(arguments: argparse.Namespace, low: float) -> int:
     if arguments.require_lift is not None and low < arguments.require_lift:
         print(f"hetcal: lower bound of the lift {low:+.4f} is below {arguments.require_lift:+.4f}", file=sys.stderr)
-        return BAR_NOT_MET
+        return command.BAR_MISSED
     return 0
 
 
@@ -245,7 +224,7 @@ def _fit(arguments: argparse.Namespace) -> int:
 
     if arguments.require_lift is not None and arguments.test is None:
         print("hetcal: --require-lift needs --test rows", file=sys.stderr)
-        return USAGE
+        return command.USAGE
     _check_target(arguments.out)
     model = _fitted(arguments)
     lift = None if arguments.test is None else _evaluated(arguments, model).lift  # before anything is written
@@ -275,12 +254,11 @@ def _apply(arguments: argparse.Namespace) -> int:
         warnings.simplefilter("always", UserWarning)
         p = scorer.predict_proba(table, **{"scores" if arguments.score else "logits": score})
     table["calibrated"] = p
-    temporary = arguments.out.with_name(f".{arguments.out.name}")
-    if arguments.out.suffix in (".parquet", ".pq"):
-        table.to_parquet(temporary, index=False)
-    else:
-        table.to_csv(temporary, index=False)
-    temporary.replace(arguments.out)
+    with files.replacing(arguments.out) as scratch:
+        if arguments.out.suffix in (".parquet", ".pq"):
+            table.to_parquet(scratch, index=False)
+        else:
+            table.to_csv(scratch, index=False)
     print(f"wrote {len(table)} rows to {arguments.out}")
     return 0
 
@@ -294,9 +272,7 @@ def _report(arguments: argparse.Namespace) -> int:
     model = _fitted(arguments)
     result = _evaluated(arguments, model)
     text = to_json(result) if arguments.out.suffix == ".json" else to_html(result, f"hetcal on {arguments.data.name}")
-    temporary = arguments.out.with_name(f".{arguments.out.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(arguments.out)
+    files.write_text(arguments.out, text)
     lift = result.lift
     print(f"lift {lift.lift:+.4f} [{lift.low:+.4f}, {lift.high:+.4f}]; wrote {arguments.out}")
     return _verdict(arguments, lift.low)
@@ -308,17 +284,30 @@ def _compare(arguments: argparse.Namespace) -> int:
     model = _fitted(arguments)
     ways = ["identity", "global", "tree", "bag"] + (["forest"] if importlib.util.find_spec("lightgbm") else [])
     ways += ["groups"] if arguments.group else []
-    print(f"{'way':10s} {'AUC':>8s} {'lift':>8s} {'95 %':>19s} {'log-loss':>9s} {'ECE':>7s}")
+    lines = [f"{'way':10s} {'AUC':>8s} {'lift':>8s} {'95 %':>19s} {'log-loss':>9s} {'ECE':>7s}"]
+    rows = []
     for way in [*ways, "(chosen)"]:
         other = {} if way == "groups" else {"partitioner": way, "shrinkage": "eb"}
         fitted = model if way == "(chosen)" else _fitted(arguments, selection=None, **other)
         result = _evaluated(arguments, fitted)
         lift = result.lift
-        print(
+        lines.append(
             f"{way:10s} {lift.calibrated:8.4f} {lift.lift:+8.4f} [{lift.low:+8.4f},{lift.high:+8.4f}] "
             f"{result.log_loss_calibrated:9.4f} {result.ece_calibrated:7.4f}"
         )
-    print(f"chosen on the calibration rows: {model.selection_.chosen}")
+        rows.append(
+            {
+                "way": way,
+                "auc": lift.calibrated,
+                "lift": lift.lift,
+                "lift_low": lift.low,
+                "lift_high": lift.high,
+                "log_loss": result.log_loss_calibrated,
+                "ece": result.ece_calibrated,
+            }
+        )
+    lines.append(f"chosen on the calibration rows: {model.selection_.chosen}")
+    command.show(lines, {"chosen": model.selection_.chosen, "ways": rows}, arguments.json)
     return _verdict(arguments, lift.low)
 
 
@@ -328,22 +317,23 @@ def _inspect(arguments: argparse.Namespace) -> int:
     artefact = load(arguments.model).artefact
     model = artefact["model"]
     written = f", written by version {artefact['version']}" if "version" in artefact else ""
-    print(f"schema {artefact['schema']}{written}, {artefact['chosen']}: {artefact['reason']}")
+    lines = [f"schema {artefact['schema']}{written}, {artefact['chosen']}: {artefact['reason']}"]
     if "score" in artefact:
-        print(f"fitted on a {artefact['score']}")
-    print(f"classes {artefact['classes']}, logits clipped at {artefact['clip']}")
+        lines.append(f"fitted on a {artefact['score']}")
+    lines.append(f"classes {artefact['classes']}, logits clipped at {artefact['clip']}")
     for column in artefact["columns"]:
         kind = column.get("kind", "number")
         kind = kind if column["values"] is None else f"category of {len(column['values'])} values"
         kind = "identifier, not used" if column.get("aside") else kind
-        print(f"  {column['name']}: {kind}")
+        lines.append(f"  {column['name']}: {kind}")
     for number, rule in enumerate(model.get("rules", [])):
-        print(f"leaf {number}: {rule}")
+        lines.append(f"leaf {number}: {rule}")
     if "trees" in model:
-        print(f"{len(model['trees'])} trees")
+        lines.append(f"{len(model['trees'])} trees")
     if "coefficients" in model:
-        print("stacking: " + json.dumps(model["coefficients"]))
-    return 0
+        lines.append("stacking: " + json.dumps(model["coefficients"]))
+    command.show(lines, artefact, arguments.json)
+    return command.DONE
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:

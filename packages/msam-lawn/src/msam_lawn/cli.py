@@ -1,7 +1,7 @@
 """The ``msam-lawn`` command: bench, sharpness, doctor, plot, reproduce.
 
 A TASK is ``module:function``; the function takes nothing and returns ``(model, inputs, targets, loss)`` as
-``SAM.backward`` takes them. Exit codes: 0 done, 2 usage or input that cannot be used.
+``SAM.backward`` takes them. Exit codes: 0 done, 2 usage, 3 input that cannot be used.
 """
 
 from __future__ import annotations
@@ -14,33 +14,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["main"]
+from papershelf_core import command
 
-BAD_INPUT = 2
+__all__ = ["main"]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    if "run" not in arguments:
-        parser.print_help()
-        return BAD_INPUT
     sys.path.insert(0, os.getcwd())  # a task beside the user's own code
     try:
-        return int(arguments.run(arguments))
-    except (OSError, ValueError, ModuleNotFoundError) as error:
-        print(f"msam-lawn: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return command.main(_parser(), argv)
     finally:
         sys.path.pop(0)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="msam-lawn",
+    parser = command.Parser(
+        "msam-lawn",
+        distribution="msam-lawn",
         description="mSAM and LAWN: which engine, how fast, how flat.",
-        epilog="TASK is module:function, returning (model, inputs, targets, loss). Exit codes: 0 done, 2 bad input.",
+        epilog="TASK is module:function, returning (model, inputs, targets, loss). "
+        "Exit codes: 0 done, 2 usage, 3 unusable input.",
     )
     commands = parser.add_subparsers(title="commands")
 
@@ -48,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("task", nargs="?", metavar="TASK", help="a small MLP by default")
     bench.add_argument("--micro-batches", type=int, nargs="+", default=[1, 4, 16], metavar="M")
     bench.add_argument("--repeat", type=int, default=5)
-    bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures; plot draws them")
+    command.add_json(bench)
     bench.set_defaults(run=_bench)
 
     sharpness = commands.add_parser("sharpness", help="largest Hessian eigenvalues, trace, micro-batch sharpness")
@@ -57,11 +51,13 @@ def _parser() -> argparse.ArgumentParser:
     sharpness.add_argument("--top", type=int, default=5)
     sharpness.add_argument("--rho", type=float, default=0.05)
     sharpness.add_argument("--micro-batches", type=int, default=1, metavar="M")
+    command.add_json(sharpness)
     sharpness.set_defaults(run=_sharpness)
 
     doctor = commands.add_parser("doctor", help="which engine and why, what LAWN would hold, what needs care")
     doctor.add_argument("task", metavar="TASK")
     doctor.add_argument("--micro-batches", type=int, default=4, metavar="M")
+    command.add_json(doctor)
     doctor.set_defaults(run=_doctor)
 
     plot = commands.add_parser("plot", help="draw what bench --json wrote (extra plots)")
@@ -101,12 +97,10 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     task = _task(arguments.task) if arguments.task else _default_task()
     rows = step_costs(task, arguments.micro_batches, arguments.repeat)
-    print(f"{'micro-batches':>13s} {'engine':9s} {'of a plain step':>15s}")
-    for row in rows:
-        print(f"{row['micro_batches']:13d} {row['engine']:9s} {row['plain_steps']:14.2f}x")
-    if arguments.json:
-        _write(arguments.json, json.dumps({"step_costs": rows}, indent=1))
-    return 0
+    lines = [f"{'micro-batches':>13s} {'engine':9s} {'of a plain step':>15s}"]
+    lines += [f"{row['micro_batches']:13d} {row['engine']:9s} {row['plain_steps']:14.2f}x" for row in rows]
+    command.show(lines, {"step_costs": rows}, arguments.json)
+    return command.DONE
 
 
 def _sharpness(arguments: argparse.Namespace) -> int:
@@ -121,15 +115,27 @@ def _sharpness(arguments: argparse.Namespace) -> int:
         model.load_state_dict(torch.load(arguments.checkpoint, weights_only=True))
     product = HessianProduct(model, inputs, targets, loss)
     top = top_eigenvalues(product, product.size, arguments.top)
-    print("largest eigenvalues", " ".join(f"{value:.5g}" for value in top.values))
-    print(f"  {top.products} products, {'converged' if top.converged else 'NOT converged'}")
     found = trace(product, product.size)
-    print(f"trace {found.estimate:.5g} +- {found.standard_error:.2g} (s.e., {found.products} probes)")
     value = micro_batch_sharpness(
         model, inputs, targets, loss, rho=arguments.rho, micro_batches=arguments.micro_batches
     )
-    print(f"sharpness {value:.5g} at rho {arguments.rho:g}, {arguments.micro_batches} micro-batches")
-    return 0
+    lines = [
+        "largest eigenvalues " + " ".join(f"{each:.5g}" for each in top.values),
+        f"  {top.products} products, {'converged' if top.converged else 'NOT converged'}",
+        f"trace {found.estimate:.5g} +- {found.standard_error:.2g} (s.e., {found.products} probes)",
+        f"sharpness {value:.5g} at rho {arguments.rho:g}, {arguments.micro_batches} micro-batches",
+    ]
+    document = {
+        "eigenvalues": [float(each) for each in top.values],
+        "converged": bool(top.converged),
+        "trace": float(found.estimate),
+        "trace_standard_error": float(found.standard_error),
+        "sharpness": float(value),
+        "rho": arguments.rho,
+        "micro_batches": arguments.micro_batches,
+    }
+    command.show(lines, document, arguments.json)
+    return command.DONE
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -143,19 +149,26 @@ def _doctor(arguments: argparse.Namespace) -> int:
     optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.0), micro_batches=arguments.micro_batches)
     optimizer.backward(model, inputs, targets, loss)
     (choice,) = optimizer.choices
-    print(f"engine: {choice.engine}: {choice.reason}")
+    lines = [f"engine: {choice.engine}: {choice.reason}"]
+    document: dict[str, Any] = {"engine": choice.engine, "reason": choice.reason}
     try:
         tail = homogeneous_tail(model, inputs)
-        print(f"LAWN would hold {', '.join(tail.names)} (degree {tail.degree}, after {tail.ends_at})")
+        lines.append(f"LAWN would hold {', '.join(tail.names)} (degree {tail.degree}, after {tail.ends_at})")
+        document["lawn"] = {"holds": list(tail.names), "degree": tail.degree}
     except HomogeneityError as error:
-        print(f"LAWN: {error}")
+        lines.append(f"LAWN: {error}")
+        document["lawn"] = {"refused": str(error)}
     norms = [name for name, module in model.named_modules() if has_running_statistics(module)]
     if norms:
-        print(f"batch statistics, moved once a step: {', '.join(norms)}")
+        lines.append(f"batch statistics, moved once a step: {', '.join(norms)}")
     small = sorted({str(w.dtype) for w in model.parameters() if w.dtype in (torch.bfloat16, torch.float16)})
     if small:
-        print(f"weights of {', '.join(small)} round most of a perturbation away: keep float32 and use torch.autocast")
-    return 0
+        lines.append(
+            f"weights of {', '.join(small)} round most of a perturbation away: keep float32 and use torch.autocast"
+        )
+    document |= {"batch_statistics": norms, "small_types": small}
+    command.show(lines, document, arguments.json)
+    return command.DONE
 
 
 def _plot(arguments: argparse.Namespace) -> int:
@@ -177,9 +190,3 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     rows = claims(full=arguments.full, cache=arguments.cache)
     core.publish(rows, "msam-lawn", "msam-lawn", "torch", "numpy", json_path=arguments.json)
     return 0
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -5,8 +5,11 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from papershelf_core import command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,11 +20,18 @@ _LOGGING = "says that every ordered slate was equally likely; else the log has c
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, or 2 for input that cannot be used."""
-    parser = argparse.ArgumentParser(
-        prog="multislot-rerank", description="Re-rank whole slates, and know what a policy would earn."
+    """Run the command line; return the exit status."""
+    return command.main(_parser(), argv)
+
+
+def _parser() -> command.Parser:
+    parser = command.Parser(
+        "multislot-rerank",
+        distribution="multislot-rerank",
+        description="Re-rank whole slates, and know what a policy would earn.",
+        epilog="exit codes: 0 done, 2 usage, 3 unusable input",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     rerank = commands.add_parser("rerank", help="re-rank the candidates of a JSON request")
     rerank.add_argument("request", type=Path, help="JSON with k, objectives, constraints, candidates")
     evaluate = commands.add_parser("evaluate", help="estimate what a deterministic policy would earn, on a log")
@@ -68,12 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     reproduce = commands.add_parser("reproduce", help="measure the package's claims")
     reproduce.add_argument("--full", action="store_true", help="more logs, and the Open Bandit sample")
     reproduce.add_argument("--json", type=Path, help="also write the rows as JSON")
-    arguments = parser.parse_args(argv)
-    try:
-        return _COMMANDS[arguments.command](arguments)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"multislot-rerank: {error}", file=sys.stderr)
-        return 2
+    for shown in (evaluate, plan, pareto, simulate, benchmark):
+        command.add_json(shown)
+    for name, run in _COMMANDS.items():
+        commands.choices[name].set_defaults(run=run)
+    return parser
 
 
 def _rerank(arguments: argparse.Namespace) -> int:
@@ -136,8 +145,29 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     log = SlateLog.from_frame(table, arguments.objective or ["reward"], logging=arguments.logging)
     target = _table(arguments.target)
     _check_columns(target, arguments.target, "request", "slot", "item")
-    print(estimate_all(log, TargetPolicy.deterministic(log, _slates(target, table, log.slates.shape, "target"))))
-    return 0
+    found = estimate_all(log, TargetPolicy.deterministic(log, _slates(target, table, log.slates.shape, "target")))
+    document = {
+        "recommended": None if found.recommended is None else found.recommended.estimator,
+        "reason": found.reason,
+        "estimates": [
+            {**_estimate(rung.estimate), "assumes": rung.assumes, "doubts": list(rung.doubts)} for rung in found.rungs
+        ],
+    }
+    command.show([str(found)], document, arguments.json)
+    return command.DONE
+
+
+def _estimate(estimate: Any) -> dict[str, Any]:
+    """Values and errors by objective; None where the log cannot tell."""
+    numbers = {"value": estimate.value, "standard_error": estimate.standard_error}
+    named = {
+        key: {
+            name: float(number) if math.isfinite(number) else None
+            for name, number in zip(estimate.objectives, values, strict=True)
+        }
+        for key, values in numbers.items()
+    }
+    return {"estimator": estimate.estimator, **named}
 
 
 def _check_columns(table: "pd.DataFrame", path: Path, *names: str) -> None:
@@ -182,10 +212,12 @@ def _plan(arguments: argparse.Namespace) -> int:
         standard_error=arguments.standard_error,
         reward_deviation=arguments.reward_deviation,
     )
-    print(f"{'slots interact':<14} {'P(match)':>10} {'matches':>9} {'requests':>12}")
-    for plan in plans:
-        print(f"{plan.interaction:<14} {plan.acceptance:>10.3g} {plan.matches:>9} {plan.requests:>12}")
-    return 0
+    lines = [f"{'slots interact':<14} {'P(match)':>10} {'matches':>9} {'requests':>12}"]
+    lines += [
+        f"{plan.interaction:<14} {plan.acceptance:>10.3g} {plan.matches:>9} {plan.requests:>12}" for plan in plans
+    ]
+    command.show(lines, [asdict(plan) for plan in plans], arguments.json)
+    return command.DONE
 
 
 def _pareto(arguments: argparse.Namespace) -> int:
@@ -208,16 +240,25 @@ def _pareto(arguments: argparse.Namespace) -> int:
     senses: list[Any] = ["min" if name in arguments.less else "max" for name in log.objectives]
     front = sweep(log, slates, arguments.interaction, senses=senses)
     width = max(len(name) for name in front.names)
-    print(f"{'policy':<{width}}  front  " + "  ".join(f"{name:>20}" for name in log.objectives))
+    lines = [f"{'policy':<{width}}  front  " + "  ".join(f"{name:>20}" for name in log.objectives)]
     for name, estimate, optimal in zip(front.names, front.estimates, front.optimal, strict=True):
         cells = (f"{v:>11.5f} +-{e:>7.5f}" for v, e in zip(estimate.value, estimate.standard_error, strict=True))
-        print(f"{name:<{width}}  {'*' if optimal else ' ':<5}  " + "  ".join(cells))
+        lines.append(f"{name:<{width}}  {'*' if optimal else ' ':<5}  " + "  ".join(cells))
     choice = choose_honestly(log, slates, ParetoFront.knee, arguments.interaction, senses=senses)
     values = ", ".join(
         f"{name} {value:.5f} +- {error:.5f}"
         for name, value, error in zip(log.objectives, choice.honest.value, choice.honest.standard_error, strict=True)
     )
-    print(f"knee of all: {front.knee()}; knee of one half of the log: {choice.name}, on the other half: {values}")
+    lines.append(
+        f"knee of all: {front.knee()}; knee of one half of the log: {choice.name}, on the other half: {values}"
+    )
+    rows = zip(front.names, front.estimates, front.optimal, strict=True)
+    document = {
+        "policies": [{"policy": name, "on_front": bool(on), **_estimate(found)} for name, found, on in rows],
+        "knee": front.knee(),
+        "knee_of_half": {"policy": choice.name, **_estimate(choice.honest)},
+    }
+    command.show(lines, document, arguments.json)
     if arguments.plot:
         from multislot_rerank.plots import front_figure, save
 
@@ -255,7 +296,8 @@ def _simulate(arguments: argparse.Namespace) -> int:
         policies["PPO"] = train_ppo(world, seconds=arguments.ppo, seed=arguments.seed, progress=_training)
     policies["greedy on the truth"] = greedy_truth
     table = compare_policies(world, policies, requests=arguments.requests, seed=arguments.seed)
-    print(table)
+    document = {"requests": table.requests, "policies": [asdict(row) for row in table.rows]}
+    command.show([str(table)], document, arguments.json)
     if arguments.plot:
         from multislot_rerank.plots import policies_figure, save
 
@@ -270,11 +312,13 @@ def _training(iteration: int, reward: float, seconds: float) -> None:
 def _benchmark(arguments: argparse.Namespace) -> int:
     from multislot_rerank.latency import reranking_latency
 
-    print(f"{'candidates':>10} {'k':>4} {'p50 ms':>8} {'p99 ms':>8}")
+    lines, rows = [f"{'candidates':>10} {'k':>4} {'p50 ms':>8} {'p99 ms':>8}"], []
     for candidates in arguments.candidates:
         found = reranking_latency(candidates, arguments.k, requests=arguments.requests)
-        print(f"{candidates:>10} {arguments.k:>4} {found.p50_ms:>8.3f} {found.p99_ms:>8.3f}")
-    return 0
+        lines.append(f"{candidates:>10} {arguments.k:>4} {found.p50_ms:>8.3f} {found.p99_ms:>8.3f}")
+        rows.append({"candidates": candidates, "k": arguments.k, "p50_ms": found.p50_ms, "p99_ms": found.p99_ms})
+    command.show(lines, rows, arguments.json)
+    return command.DONE
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:

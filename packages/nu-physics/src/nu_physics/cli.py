@@ -6,7 +6,6 @@ Options may also come from a TOML file (``--config``), keys named as the options
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import tomllib
@@ -14,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from papershelf_core.files import replacing, write_text
+from papershelf_core import command
+from papershelf_core.files import replacing
 
 from nu_physics.solar.commands import add_parser as add_solar_parser
 
@@ -50,11 +50,12 @@ def _model_options(parser: argparse.ArgumentParser, *, experiment: bool = True, 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="nu-physics",
+    parser = command.Parser(
+        "nu-physics",
+        distribution="nu-physics",
         description="Reactor neutrinos with scalar non-standard interactions (JUNO, Daya Bay); solar WIMPs at KM3NeT.",
+        epilog="exit codes: 0 done, 2 usage, 3 unusable input",
     )
-    parser.add_argument("--version", action="store_true", help="print the version and leave")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     prob = commands.add_parser("prob", help="oscillation probabilities at constant density")
@@ -116,12 +117,13 @@ def _parser() -> argparse.ArgumentParser:
     toys.add_argument("--event-level", action="store_true", help="draw every event, not counts in bins (slower)")
 
     plot = commands.add_parser("plot", help="pictures (extra plots)")
-    plot.add_argument("name", choices=PLOT_NAMES, help="what to draw")
+    plot.add_argument("name", choices=PLOT_NAMES, metavar="NAME", help=f"what to draw: {', '.join(PLOT_NAMES)}")
     plot.add_argument("--out", required=True, metavar="FILE", help="suffix decides: .svg, .pdf, .png")
     plot.add_argument("--preset", default="pdg2020", help="global-fit values (default: %(default)s)")
 
     data = commands.add_parser("data", help="what data and constants there are")
     data.add_argument("action", choices=("list", "check"), help="list everything, or check the Daya Bay release")
+    command.add_json(data)
 
     add_solar_parser(commands)
 
@@ -241,16 +243,6 @@ def _experiment(args: argparse.Namespace) -> Any:
     )
 
 
-def _write(result: Any, target: str | None) -> None:
-    if target is None:
-        return
-    text = json.dumps(_plain(result), indent=2, default=float, allow_nan=False)
-    if target == "-":
-        print(text)
-        return
-    write_text(target, text + "\n")
-
-
 def _plain(result: Any) -> Any:
     """The result as JSON can hold it: None for what has no bound."""
     if isinstance(result, dict):
@@ -261,9 +253,7 @@ def _plain(result: Any) -> Any:
 
 
 def _show(args: argparse.Namespace, lines: Sequence[str], result: Any) -> None:
-    if getattr(args, "json", None) != "-":
-        print("\n".join(lines))
-    _write(result, getattr(args, "json", None))
+    command.show(lines, _plain(result), args.json)
 
 
 def _prob(args: argparse.Namespace) -> None:
@@ -557,6 +547,7 @@ def _plot(args: argparse.Namespace) -> None:
 def _data(args: argparse.Namespace) -> None:
     import importlib.metadata
 
+    from nu_physics.errors import InvalidInput
     from nu_physics.oscillation.parameters import PRESETS
     from nu_physics.reactor.sites import site, site_names
 
@@ -565,21 +556,22 @@ def _data(args: argparse.Namespace) -> None:
     except importlib.metadata.PackageNotFoundError:
         version = None
     if args.action == "list":
-        for name in site_names():
-            print(f"site    {name:<12} {site(name).description}")
-        for name, (_, source) in PRESETS.items():
-            print(f"preset  {name:<12} {source}")
+        found = [("site", name, site(name).description) for name in site_names()]
+        found += [("preset", name, source) for name, (_, source) in PRESETS.items()]
         state = f"installed, {version}" if version else "not installed: pip install 'nu-physics[dayabay]'"
-        print(f"data    dayabay      full Daya Bay release, CC BY 4.0 ({state})")
+        found.append(("data", "dayabay", f"full Daya Bay release, CC BY 4.0 ({state})"))
+        rows = [{"kind": kind, "name": name, "about": about} for kind, name, about in found]
+        _show(args, [f"{kind:<7} {name:<12} {about}" for kind, name, about in found], rows)
         return
     from nu_physics.reactor.dayabay import CITATION, load_dayabay
 
     data = load_dayabay()
     expected = 5_546_118
     verdict = "as expected" if data.candidates == expected else f"expected {expected}"
-    print(f"dayabay-data-official {version}: {data.candidates} candidates, {verdict}\ncite: {CITATION}")
+    lines = [f"dayabay-data-official {version}: {data.candidates} candidates, {verdict}", f"cite: {CITATION}"]
+    _show(args, lines, {"version": version, "candidates": data.candidates, "expected": expected})
     if data.candidates != expected:
-        raise SystemExit(1)
+        raise InvalidInput(f"the Daya Bay release has {data.candidates} candidates, not {expected}; install it again")
 
 
 def _reproduce(args: argparse.Namespace) -> None:
@@ -615,28 +607,18 @@ _COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    parser = _parser()
     from nu_physics.errors import InvalidInput, MissingExtra
 
-    try:
-        args = _apply_config(parser, arguments)
-    except (InvalidInput, OSError) as error:
-        print(f"nu-physics: {error}", file=sys.stderr)
-        return 2
-    if args.version:
-        import importlib.metadata
+    parser = _parser()
 
-        print(importlib.metadata.version("nu-physics"))
-        return 0
-    if args.command is None:
-        parser.print_help()
-        return 0
-    try:
-        _COMMANDS[args.command](args)
-    except (InvalidInput, MissingExtra, OSError, tomllib.TOMLDecodeError) as error:
-        print(f"nu-physics: {error}", file=sys.stderr)
-        return 2
-    return 0
+    def parse(words: Sequence[str] | None) -> argparse.Namespace:
+        found = _apply_config(parser, words)
+        if found.command is not None:
+            found.run = _COMMANDS[found.command]
+        return found
+
+    unusable = (InvalidInput, MissingExtra, OSError, tomllib.TOMLDecodeError)
+    return command.main(parser, arguments, parse=parse, unusable=unusable)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from importlib import import_module
 from types import ModuleType
 
-__all__ = ["claims", "datasets", "files", "metrics", "timing", "work_folder"]
+__all__ = ["claims", "command", "datasets", "files", "metrics", "timing", "work_folder"]
 
 
 def __getattr__(name: str) -> ModuleType:

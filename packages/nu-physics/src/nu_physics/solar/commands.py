@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from papershelf_core import command
 from papershelf_core.files import write_text
 
 __all__ = ["add_parser", "run"]
@@ -57,6 +57,7 @@ def add_parser(commands: Any) -> None:
         bounds.add_argument("--model", nargs="+", default=["bb", "WW", "tautau"], help="channels or singlet-scalar")
         bounds.add_argument("--limit", nargs="+", default=["xenon1t-2018"], help="names (see: solar limits), or all")
         bounds.add_argument("--csv", metavar="FILE", help="write the table")
+        command.add_json(bounds)
         _rate_options(bounds)
         if name == "scan":
             bounds.add_argument(
@@ -69,10 +70,10 @@ def add_parser(commands: Any) -> None:
     limits.add_argument("--mass", type=float, metavar="GEV", help="print each limit at this mass")
 
     plot = actions.add_parser("plot", help="a picture as SVG (extra: plots)")
-    plot.add_argument("name", choices=PLOT_NAMES, help="what to draw")
+    plot.add_argument("name", choices=PLOT_NAMES, metavar="NAME", help=f"what to draw: {', '.join(PLOT_NAMES)}")
     plot.add_argument("file", metavar="FILE.svg")
-    for parser in (capture, spectrum, propagate, rate):
-        parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
+    for parser in (capture, spectrum, propagate, rate, limits):
+        command.add_json(parser)
 
 
 def _channel(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +112,7 @@ def _capture(args: argparse.Namespace) -> None:
     from nu_physics.solar.sun import solar_model
 
     _check_cross_section(args)
-    sun, table = solar_model(args.sun), []
+    sun, table, lines = solar_model(args.sun), [], []
     for mass in args.mass:
         found = capture_rate(
             mass,
@@ -136,11 +137,11 @@ def _capture(args: argparse.Namespace) -> None:
         )
         text = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
         opaque = "; the Sun is opaque: geometric limit" if found.saturated else ""
-        print(
+        lines.append(
             f"{mass:g} GeV: {found.rate_per_s:.4g} captured /s ({text}), tanh2 = {annihilation.equilibrium:.3g}, "
             f"{annihilation.rate_per_s:.4g} annihilations /s{opaque}"
         )
-    _write_json(args.json, table)
+    command.show(lines, table, args.json)
 
 
 def _spectrum(args: argparse.Namespace) -> None:
@@ -155,8 +156,8 @@ def _spectrum(args: argparse.Namespace) -> None:
 
         sample = generate(args.channel, args.mass, events=args.live, seed=args.seed)
     found = source_spectrum(args.channel, args.mass, sample=sample)
-    _print_spectrum(found.edges_GeV, found.number, found.error)
-    _write_json(args.json, {"edges_GeV": found.edges_GeV.tolist(), "number": found.number.tolist()})
+    lines = _spectrum_lines(found.edges_GeV, found.number, found.error)
+    command.show(lines, {"edges_GeV": found.edges_GeV.tolist(), "number": found.number.tolist()}, args.json)
 
 
 def _propagate(args: argparse.Namespace) -> None:
@@ -165,20 +166,21 @@ def _propagate(args: argparse.Namespace) -> None:
 
     matrix = propagation_matrix()
     arrived = matrix.apply(source_spectrum(args.channel, args.mass).number)
-    _print_spectrum(matrix.edges_GeV, arrived, None)
-    _write_json(args.json, {"edges_GeV": matrix.edges_GeV.tolist(), "number": arrived.tolist()})
+    lines = _spectrum_lines(matrix.edges_GeV, arrived, None)
+    command.show(lines, {"edges_GeV": matrix.edges_GeV.tolist(), "number": arrived.tolist()}, args.json)
 
 
-def _print_spectrum(edges: Any, number: Any, error: Any) -> None:
+def _spectrum_lines(edges: Any, number: Any, error: Any) -> list[str]:
     from nu_physics.solar.channels import FLAVOURS
 
     centres = (edges[1:] * edges[:-1]) ** 0.5
-    print("flavour     neutrinos per annihilation   mean energy (GeV)")
+    lines = ["flavour     neutrinos per annihilation   mean energy (GeV)"]
     for row, name in enumerate(FLAVOURS):
         total = float(number[row].sum())
         spread = "" if error is None else f" +- {float((error[row] ** 2).sum()) ** 0.5:.2g}"
         mean = float((number[row] * centres).sum()) / total if total else 0.0
-        print(f"{name:<10}  {total:.4g}{spread:<24}  {mean:.4g}")
+        lines.append(f"{name:<10}  {total:.4g}{spread:<24}  {mean:.4g}")
+    return lines
 
 
 def _rate(args: argparse.Namespace) -> None:
@@ -193,15 +195,15 @@ def _rate(args: argparse.Namespace) -> None:
     annihilation = annihilation_rate(found.rate_per_s, args.mass, equilibrium=args.equilibrium)
     arrived = propagation_matrix().apply(source_spectrum(args.channel, args.mass).number)
     result = rates(annihilation.rate_per_s, arrived, threshold_GeV=args.threshold, selection=args.selection)
-    print(f"{found.rate_per_s:.4g} captured /s, {annihilation.rate_per_s:.4g} annihilations /s", end=" ")
-    print(f"(tanh2 = {annihilation.equilibrium:.3g})")
-    found_events = f"{result.events_per_year:.3g} events a year" if not result.no_events else result.no_events
-    print(f"ARCA, {args.selection}: {found_events}")
-    print(
-        f"muons above {args.threshold:g} GeV: {result.muons_per_km2_year:.3g} a km2 and year through a plane,", end=" "
-    )
-    print(f"{result.contained_per_km3_year:.3g} a km3 and year that start in water")
-    _write_json(args.json, plain(result))
+    seen = f"{result.events_per_year:.3g} events a year" if not result.no_events else result.no_events
+    lines = [
+        f"{found.rate_per_s:.4g} captured /s, {annihilation.rate_per_s:.4g} annihilations /s "
+        f"(tanh2 = {annihilation.equilibrium:.3g})",
+        f"ARCA, {args.selection}: {seen}",
+        f"muons above {args.threshold:g} GeV: {result.muons_per_km2_year:.3g} a km2 and year through a plane, "
+        f"{result.contained_per_km3_year:.3g} a km3 and year that start in water",
+    ]
+    command.show(lines, plain(result), args.json)
 
 
 def _bounds(args: argparse.Namespace) -> None:
@@ -229,17 +231,20 @@ def _bounds(args: argparse.Namespace) -> None:
     if not rows:
         more = f" (and {len(skipped) - 1} more like it)" if len(skipped) > 1 else ""
         raise InvalidInput(f"no bound: {skipped[0]}{more}")
-    print("mass (GeV)  model           limit            tanh2   events/year   muons/km2/year   contained/km3/year")
+    lines = ["mass (GeV)  model           limit            tanh2   events/year   muons/km2/year   contained/km3/year"]
     for row in rows:
         events = "no area" if row.no_events else f"{row.events_per_year:.3g}"
-        print(
+        lines.append(
             f"{row.mass_GeV:<10g}  {row.model:<14}  {row.limit:<15}  {row.equilibrium:5.3f}   "
             f"{events:<11}   {row.muons_per_km2_year:<14.3g}   {row.contained_per_km3_year:.3g}"
         )
     numbers = [row.events_per_year for row in rows if not row.no_events]
     if numbers and max(numbers) < 1.0:
         whose = "every bound" if len(numbers) == len(rows) else "every bound with an area"
-        print(f"{whose} is below one selected event a year: at these limits the telescope cannot see the Sun's WIMPs")
+        lines.append(
+            f"{whose} is below one selected event a year: at these limits the telescope cannot see the Sun's WIMPs"
+        )
+    command.show(lines, [plain(row) for row in rows], args.json)
     for row in rows:
         if row.no_events:
             print(
@@ -268,17 +273,22 @@ def _limits(args: argparse.Namespace) -> None:
 
     if args.mass is not None:
         check_range("--mass", args.mass, 0.0, open_low=True)
+    lines, rows = [], []
     for name in limit_names():
         entry = limit(name)
         low, high = entry.range_GeV
-        value = ""
+        value, found = "", None
         if args.mass is not None:
             try:
-                value = f"  {entry.cross_section(args.mass):.3g} cm2"
+                found = entry.cross_section(args.mass)
+                value = f"  {found:.3g} cm2"
             except InvalidInput:
                 value = "  outside its range"
         about = "; ".join(text for text in (entry.title, entry.note, f"halo {entry.halo}", entry.source) if text)
-        print(f"{name:<16} {entry.coupling:<16} {low:6.3g} to {high:6.5g} GeV{value}  {about}")
+        lines.append(f"{name:<16} {entry.coupling:<16} {low:6.3g} to {high:6.5g} GeV{value}  {about}")
+        row = {"name": name, "coupling": entry.coupling, "range_GeV": [low, high], "about": about}
+        rows.append(row if args.mass is None else {**row, "sigma_cm2": None if found is None else float(found)})
+    command.show(lines, rows, args.json)
 
 
 def _plot(args: argparse.Namespace) -> None:
@@ -290,16 +300,6 @@ def _plot(args: argparse.Namespace) -> None:
         raise InvalidInput(f"file = {args.file!r}: the suffix must be .svg")
     write_text(args.file, figure_svg(PLOTS[args.name]()))
     print(f"{args.file} written")
-
-
-def _write_json(target: str | None, result: object) -> None:
-    if target is None:
-        return
-    text = json.dumps(result, indent=1, allow_nan=False)
-    if target == "-":
-        print(text)
-    else:
-        write_text(target, text + "\n")
 
 
 _ACTIONS = {
