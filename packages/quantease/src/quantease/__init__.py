@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from quantease.evaluation import PairedDifference, paired_difference, token_nll
     from quantease.export import export_compressed_tensors, export_dense
+    from quantease.gguf_file import export_gguf, gguf_scheme
     from quantease.layer import LayerResult, quantize_layer
     from quantease.models import load_model, load_tokenizer
     from quantease.native import QuantizedLinear, load_native, save_native
@@ -53,6 +54,8 @@ _HOME = {
     "SparseWeights": "outliers",
     "export_compressed_tensors": "export",
     "export_dense": "export",
+    "export_gguf": "gguf_file",
+    "gguf_scheme": "gguf_file",
     "load_model": "models",
     "load_native": "native",
     "load_tokenizer": "models",
@@ -86,6 +89,8 @@ __all__ = [
     "SparseWeights",
     "export_compressed_tensors",
     "export_dense",
+    "export_gguf",
+    "gguf_scheme",
     "load_model",
     "load_native",
     "load_tokenizer",

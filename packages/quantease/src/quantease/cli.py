@@ -21,6 +21,7 @@ __all__ = ["main"]
 
 REPORTED = {"block", "modules", "error", "history", "improving_moves", "bits_per_weight", "seconds"}
 METHODS = ["quantease", "gptq", "rtn", "paper"]
+GGUF_TYPES = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,13 +66,24 @@ def _parser() -> argparse.ArgumentParser:
 
     quantize = commands.add_parser("quantize", help="quantise a model and export it")
     quantize.add_argument("model", metavar="MODEL")
-    quantize.add_argument("out", type=Path, metavar="OUT", help="folder to write; must not exist")
+    quantize.add_argument("out", type=Path, metavar="OUT", help="folder, or GGUF file, to write; must not exist")
     _calibration(quantize)
     _scheme(quantize)
     quantize.add_argument("--method", choices=METHODS, default="quantease")
     quantize.add_argument("--outliers", type=float, metavar="FRACTION", help="keep this share of weights in 16 bit")
     quantize.add_argument("--outlier-kind", choices=["unstructured", "column"], default="unstructured")
-    quantize.add_argument("--format", choices=["compressed-tensors", "dense", "native"], default="compressed-tensors")
+    quantize.add_argument(
+        "--format", choices=["compressed-tensors", "dense", "gguf", "native"], default="compressed-tensors"
+    )
+    quantize.add_argument(
+        "--type",
+        choices=GGUF_TYPES,
+        metavar="TYPE",
+        help=f"gguf: of {', '.join(GGUF_TYPES)}, in place of --bits, --group-size, --symmetric and --scale-dtype",
+    )
+    quantize.add_argument(
+        "--gguf", type=Path, metavar="FILE", help="gguf: of this model, in any type; gives metadata and tokenizer"
+    )
     quantize.add_argument("--no-error-feedback", action="store_true", help="solve every layer on full-precision inputs")
     quantize.add_argument("--drift-windows", type=int, default=8, help="windows run through the partly quantised model")
     quantize.add_argument("--skip", nargs="+", default=[], metavar="PATTERN", help="modules to leave alone")
@@ -177,6 +189,7 @@ def _quantize(arguments: argparse.Namespace) -> int:
     from quantease.calibration import token_windows
     from quantease.errors import ExportError
     from quantease.export import export_compressed_tensors, export_dense
+    from quantease.gguf_file import export_gguf, gguf_scheme, read_gguf
     from quantease.model_folder import refuse_existing
     from quantease.models import load_model, load_tokenizer
     from quantease.native import save_native
@@ -188,6 +201,10 @@ def _quantize(arguments: argparse.Namespace) -> int:
     if not arguments.out.exists():
         check_writable(arguments.out)
     scheme, solver, outliers = _settings(arguments, arguments.method)
+    source = _gguf_source(arguments)
+    if source is not None:
+        scheme = gguf_scheme(arguments.type)
+        read_gguf(source)
     _quiet_transformers()
     tokenizer = load_tokenizer(arguments.model)
     text = _read_text(arguments.calib)
@@ -208,9 +225,38 @@ def _quantize(arguments: argparse.Namespace) -> int:
         progress=_say,
     )
     write = {"compressed-tensors": export_compressed_tensors, "dense": export_dense, "native": save_native}
-    write[arguments.format](quantized, arguments.out, tokenizer, arguments.shard_size)
+    if source is not None:
+        export_gguf(quantized, arguments.out, source)
+    else:
+        write[arguments.format](quantized, arguments.out, tokenizer, arguments.shard_size)
     print(f"{arguments.out}: {len(quantized.layers)} layers at {quantized.bits_per_weight:.3f} bits a weight")
     return 0
+
+
+def _gguf_source(arguments: argparse.Namespace) -> Path | None:
+    """The GGUF that gives what is not quantised; None for other formats."""
+    from quantease.errors import ExportError
+    from quantease.models import SMOLLM2, smollm2_file
+
+    if arguments.format != "gguf":
+        for option in ("type", "gguf"):
+            if getattr(arguments, option) is not None:
+                raise ExportError(f"--{option} is for --format gguf; leave it out, or give that format")
+        return None
+    if arguments.type is None:
+        raise ExportError(f"--format gguf needs --type, one of {', '.join(GGUF_TYPES)}")
+    if (arguments.bits, arguments.group_size, arguments.symmetric, arguments.scale_dtype) != (4, None, False, None):
+        raise ExportError("--type says bits, groups, symmetry and scales; leave those options out")
+    if arguments.gguf is not None:
+        return Path(arguments.gguf)
+    if arguments.model == SMOLLM2:
+        return smollm2_file()
+    if arguments.model.endswith(".gguf"):
+        return Path(arguments.model)
+    raise ExportError(
+        f"--format gguf needs --gguf FILE, a GGUF of {arguments.model} in any type for metadata and tokenizer; "
+        "llama.cpp's convert_hf_to_gguf.py makes one"
+    )
 
 
 def _nll(source: str, tokenizer_of: str, text: Path, length: int, windows: int) -> Any:

@@ -22,7 +22,7 @@ from quantease.errors import ExportError
 from quantease.layer import LayerResult
 from quantease.model_folder import SHARD, refuse_existing, state_of, written
 from quantease.pipeline import QuantizedModel
-from quantease.preflight import OUTLIERS, check_described, refuse_unpackable, stored_type
+from quantease.preflight import OUTLIERS, check_described, refuse_gguf_grid, refuse_unpackable, stored_type
 
 __all__ = ["compare_logits", "export_compressed_tensors", "export_dense", "packed_codes"]
 
@@ -145,6 +145,7 @@ def _refuse_unpackable(quantized: QuantizedModel) -> None:
     for name, layer in quantized.layers.items():
         if layer.sparse is not None:
             raise ExportError(f"{name} keeps outliers, which {OUTLIERS}")
+        refuse_gguf_grid(layer.scheme, "compressed-tensors")
         refuse_unpackable(name, quantized.model.get_submodule(name))
 
 

@@ -138,7 +138,8 @@ def _block_by_row(
     mask = UNMASKED if free is None else free[block].numpy()
     fixed = (scale.numpy(), zero.numpy(), group[block].numpy(), share[block, block].contiguous().numpy())
     largest = state[0].dtype.type(largest_code)
-    quantise_block(state[0], state[1], state[2], state[3], *fixed, largest, mask)
+    real = not bool(torch.equal(zero, zero.round()))
+    quantise_block(state[0], state[1], state[2], state[3], *fixed, largest, mask, real)
 
 
 def _block_by_column(
@@ -158,7 +159,8 @@ def _block_by_column(
     """The same with one tensor operation a column, for devices other than the CPU."""
     for j in range(start, stop):
         s, z = scale[group[j]], zero[group[j]]
-        code = torch.round(current[j] / s).add_(z).clamp_(0, largest_code)
+        whole = z.round()
+        code = torch.round(current[j] / s + (z - whole)).add_(whole).clamp_(0, largest_code)
         codes[j] = code
         value = (code - z) * s
         if free is not None:

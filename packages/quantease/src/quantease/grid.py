@@ -7,6 +7,9 @@ smallest sum_j d_j (w_j - Q(w_j))^2 over shrunk scales and neighbouring zeros, t
 codes found, with d = 1 and d = diag(Sigma). (The part of Sigma_jj that later columns cannot absorb, R_jj^2 in ``gptq``,
 gives a lower layer error and a worse model: its large errors in strong inputs cancel on calibration inputs alone.)
 Scales are rounded to the export type before any weight is coded.
+
+A real zero (``QuantizationScheme.real_zero``) is searched as the offset m = -s z over shrunk ranges [l, l + r] that lie
+anywhere in [min w, max w]; every candidate takes the weighted least squares of its codes in s and m.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quantease.kernels import grid_error, search_grid
+from quantease.errors import LayerError
+from quantease.kernels import grid_error, search_grid, search_offsets
 from quantease.scheme import GridSearch, QuantizationScheme
 
 __all__ = ["Grid", "fit_grid", "round_scale"]
@@ -26,6 +30,9 @@ __all__ = ["Grid", "fit_grid", "round_scale"]
 SHRINKS = sorted((0.92**step for step in range(-1, 17)), key=lambda shrink: abs(shrink - 0.72))
 ZERO_STEPS = [0, -1, 1]
 LEAST_SQUARES_ROUNDS = 2
+# of a real zero: share of the range that is kept, and where in the range
+RANGES = [1.0, 0.92, 0.84, 0.77, 0.69, 0.61, 0.5]
+PLACES = [0.5, 0.25, 0.75]
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,8 @@ class Grid:
     Attributes
     ----------
     scale, zero : Tensor of shape (q, groups)
-        In the working type; scales are representable in the export type, zeros are integers in 0 .. 2^bits - 1.
+        In the working type; scales are representable in the export type, zeros are integers in 0 .. 2^bits - 1 (or any
+        number whose offset -scale * zero is representable).
     group_size : int
         Columns a group.
     bits : int
@@ -57,8 +65,9 @@ class Grid:
 
     def encode(self, weight: Tensor) -> Tensor:
         """Nearest code of every entry, as floats of shape (q, p)."""
-        position = self._by_group(weight) / self.scale[:, :, None]
-        return position.round_().add_(self.zero[:, :, None]).clamp_(0, self.largest_code).reshape(weight.shape)
+        whole = self.zero.round()
+        position = (self._by_group(weight) / self.scale[:, :, None]).add_((self.zero - whole)[:, :, None])
+        return position.round_().add_(whole[:, :, None]).clamp_(0, self.largest_code).reshape(weight.shape)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Grid value of every code, shape (q, p)."""
@@ -105,6 +114,8 @@ def fit_grid(
     size = p if scheme.group_size is None else scheme.group_size
     served = weight if keep is None else weight * keep
     grouped = served.reshape(-1, size)
+    if scheme.real_zero:
+        return _with_offsets(grouped, scheme, importance if search == "weighted" else None, search != "minmax", q)
     scale, zero = _minmax(grouped, scheme)
     if search != "minmax":
         shared = importance if search == "weighted" else torch.ones_like(importance)
@@ -123,6 +134,44 @@ def round_scale(scale: Tensor, scheme: QuantizationScheme) -> Tensor:
     """Nearest scale of the export type, kept a normal number of it, in the working type."""
     exported = scheme.torch_scale_dtype
     return scale.clamp(min=torch.finfo(exported).tiny).to(exported).to(scale.dtype)
+
+
+def round_offset(scale: Tensor, zero: Tensor, scheme: QuantizationScheme) -> Tensor:
+    """The zero whose offset -scale * zero is the nearest number of the export type.
+
+    Raises
+    ------
+    LayerError
+        If the type cannot hold an offset.
+    """
+    offset = (-scale * zero).to(scheme.torch_scale_dtype)
+    if not bool(torch.isfinite(offset).all()):
+        raise LayerError(
+            f"an offset lies above the range of {scheme.scale_dtype}; look for a damaged weight, or use a type without"
+        )
+    return -offset.to(scale.dtype) / scale
+
+
+def _with_offsets(
+    grouped: Tensor, scheme: QuantizationScheme, importance: Tensor | None, search: bool, rows: int
+) -> Grid:
+    """Scale and real zero of every row of ``grouped``."""
+    size = grouped.shape[1]
+    low, high = grouped.amin(1), grouped.amax(1)
+    # what fp16 takes off the offset, some 2^-11 of it, the codes of a flat group make up for
+    least = torch.maximum(low.abs(), high.abs()) / 1024
+    scale = torch.where(least == 0, torch.ones_like(least), torch.maximum((high - low) / (scheme.levels - 1), least))
+    offset = low.clone()
+    if search:
+        weights = torch.ones_like(grouped[:1]) if importance is None else importance.to(grouped.dtype).reshape(-1, size)
+        kind = grouped.cpu().numpy().dtype
+        found = [entry.cpu().contiguous().clone().numpy() for entry in (grouped, weights, scale, offset)]
+        fixed = (np.array(RANGES, kind), np.array(PLACES, kind), LEAST_SQUARES_ROUNDS, kind.type(scheme.levels - 1))
+        search_offsets(found[0], found[1], found[2], found[3], *fixed)
+        scale, offset = (torch.from_numpy(entry).to(grouped.device) for entry in found[2:])
+    scale = round_scale(scale, scheme)
+    zero = round_offset(scale, -offset / scale, scheme)
+    return Grid(scale.reshape(rows, -1), zero.reshape(rows, -1), size, scheme.bits)
 
 
 def _minmax(grouped: Tensor, scheme: QuantizationScheme) -> tuple[Tensor, Tensor]:
@@ -174,7 +223,9 @@ def _search_in_tensors(
 
 
 def _zero_steps(scheme: QuantizationScheme) -> list[int]:
-    return [0] if scheme.symmetric else ZERO_STEPS
+    if scheme.symmetric:
+        return [0, -1] if scheme.signed_scale else [0]
+    return ZERO_STEPS
 
 
 def _weigh(squares: Tensor, importance: Tensor) -> Tensor:

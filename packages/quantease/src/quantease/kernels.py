@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["UNMASKED", "count_moves", "descend", "grid_error", "quantise_block", "search_grid"]
+__all__ = ["UNMASKED", "count_moves", "descend", "grid_error", "quantise_block", "search_grid", "search_offsets"]
 
 UNMASKED = np.empty((0, 0), np.bool_)  # free entries where there are none
 ROWS_AT_ONCE = 256  # of a block, what fits in the cache
@@ -101,12 +101,12 @@ def count_moves(gradient, codes, scale, group, curvature, largest, free):
 
 
 @njit(cache=True, nogil=True)
-def quantise_block(current, target, codes, residual, scale, zero, group, share, largest, free):
+def quantise_block(current, target, codes, residual, scale, zero, group, share, largest, free, real):
     """One block of columns in the nearest-plane recursion of ``gptq``, in place; the layer is transposed.
 
-    ``current``, ``target``, ``codes`` and ``residual`` are (block, q), ``scale`` and ``zero`` (groups, q), ``group``
-    (block,); ``share[k, j]``, (block, block), is how much of the error of column j column k takes up; ``free`` is
-    (block, q) or empty.
+    ``current``, ``target``, ``codes`` and ``residual`` are (block, q), ``scale`` and ``zero`` (groups, q; any number
+    where ``real``), ``group`` (block,); ``share[k, j]``, (block, block), is how much of the error of column j column k
+    takes up; ``free`` is (block, q) or empty.
     """
     lowest = largest - largest
     columns, rows = current.shape
@@ -116,8 +116,13 @@ def quantise_block(current, target, codes, residual, scale, zero, group, share, 
         for j in range(columns):
             u, code, left = current[j, first:last], codes[j, first:last], residual[j, first:last]
             s, z, wanted = scale[group[j], first:last], zero[group[j], first:last], target[j, first:last]
-            for i in range(last - first):
-                code[i] = min(max(np.rint(u[i] / s[i]) + z[i], lowest), largest)
+            if real:
+                for i in range(last - first):
+                    whole = np.rint(z[i])
+                    code[i] = min(max(np.rint(u[i] / s[i] + (z[i] - whole)) + whole, lowest), largest)
+            else:
+                for i in range(last - first):
+                    code[i] = min(max(np.rint(u[i] / s[i]) + z[i], lowest), largest)
             for i in range(last - first):
                 left[i] = wanted[i] - (code[i] - z[i]) * s[i]
             if masked:
@@ -189,3 +194,61 @@ def search_grid(weight, importance, scale, zero, zero_steps, shrinks, rounds, la
             error = _weighted_error(w, d, s, zero[i], largest, lowest)
             if error < lowest:
                 lowest, scale[i] = error, s
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "nnan", "arcp"})
+def _offset_error(weight, importance, scale, offset, largest, limit):
+    """sum_j d_j (w_j - (s c_j + m))^2 of the nearest codes, or some number above ``limit``."""
+    inverse, zero = 1 / scale, scale - scale
+    total, bound = zero, limit / (scale * scale)
+    for j in range(len(weight)):
+        position = (weight[j] - offset) * inverse
+        residual = min(max(np.rint(position), zero), largest) - position
+        total += importance[j] * residual * residual
+    return total * scale * scale if total <= bound else limit + 1
+
+
+@njit(cache=True, nogil=True)
+def _least_squares_line(weight, importance, scale, offset, largest):
+    """Scale and offset that serve best the codes that these two give."""
+    inverse, zero = 1 / scale, scale - scale
+    d, dc, dcc, dw, dwc = 0.0, 0.0, 0.0, 0.0, 0.0
+    for j in range(len(weight)):
+        code = min(max(np.rint((weight[j] - offset) * inverse), zero), largest)
+        d += importance[j]
+        dc += importance[j] * code
+        dcc += importance[j] * code * code
+        dw += importance[j] * weight[j]
+        dwc += importance[j] * weight[j] * code
+    determinant = d * dcc - dc * dc
+    if determinant <= 1e-9 * d * dcc:  # one code for all
+        return scale, offset
+    slope = (d * dwc - dc * dw) / determinant
+    if slope <= 0:
+        return scale, offset
+    return weight.dtype.type(slope), weight.dtype.type((dcc * dw - dc * dwc) / determinant)
+
+
+@njit(cache=True, nogil=True)
+def search_offsets(weight, importance, scale, offset, shrinks, places, rounds, largest):
+    """Scale and offset of the smallest weighted error in place; they hold the whole range's.
+
+    ``weight`` is (rows, size); row i has the importance of row i modulo the rows of ``importance``.
+    """
+    for i in range(len(weight)):
+        w, d = weight[i], importance[i % len(importance)]
+        low, widest = offset[i], scale[i]
+        lowest = _offset_error(w, d, widest, low, largest, np.inf)
+        for shrink in shrinks:
+            for place in places:
+                s = widest * shrink
+                m = low + (widest - s) * largest * place
+                s, m = _least_squares_line(w, d, s, m, largest)
+                error = _offset_error(w, d, s, m, largest, lowest)
+                if error < lowest:
+                    lowest, scale[i], offset[i] = error, s, m
+        for _ in range(rounds):
+            s, m = _least_squares_line(w, d, scale[i], offset[i], largest)
+            error = _offset_error(w, d, s, m, largest, lowest)
+            if error < lowest:
+                lowest, scale[i], offset[i] = error, s, m

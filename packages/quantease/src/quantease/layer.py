@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from quantease.coordinate_descent import Certificate, SortedMoment, certify, coordinate_descent, objective
-from quantease.errors import LayerError, ScaleWarning
+from quantease.errors import LayerError, ScaleWarning, SchemeError
 from quantease.gptq import gptq, upper_factor
 from quantease.grid import Grid, fit_grid
 from quantease.outliers import SparseWeights, choose_outliers, polish
@@ -48,6 +48,7 @@ class LayerResult:
     codes : Tensor of shape (q, p), uint8
     scale : Tensor of shape (q, groups), scheme.scale_dtype
     zero : Tensor of shape (q, groups), uint8
+        With ``scheme.real_zero`` it holds offsets, -scale * zero in scheme.scale_dtype.
     scheme : QuantizationScheme
     sparse : SparseWeights or None
         Added to the grid values; the codes under it are their zero.
@@ -76,8 +77,11 @@ class LayerResult:
         return weight
 
     def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The grid part alone, scale * (code - zero)."""
+        """The grid part alone, scale * (code - zero), or scale * code + offset."""
         by_group = self.codes.to(dtype).reshape(*self.scale.shape, -1)
+        if self.scheme.real_zero:
+            lines = by_group.mul_(self.scale.to(dtype)[:, :, None]).add_(self.zero.to(dtype)[:, :, None])
+            return lines.reshape(self.codes.shape)
         shifted = by_group.sub_(self.zero.to(dtype)[:, :, None])
         return shifted.mul_(self.scale.to(dtype)[:, :, None]).reshape(self.codes.shape)
 
@@ -85,7 +89,9 @@ class LayerResult:
     def bits_per_weight(self) -> float:
         """Codes, scales, zeros and sparse part with its indices, in bits a weight."""
         bits = self.codes.numel() * self.scheme.bits + self.scale.numel() * self.scale.element_size() * 8
-        if not self.scheme.symmetric:
+        if self.scheme.real_zero:
+            bits += self.zero.numel() * self.zero.element_size() * 8
+        elif not self.scheme.symmetric:
             bits += self.zero.numel() * self.scheme.bits
         sparse = 0.0 if self.sparse is None else self.sparse.bits((self.codes.shape[0], self.codes.shape[1]))
         return (bits + sparse) / self.codes.numel()
@@ -166,6 +172,7 @@ def quantize_layer(
     cross = None if cross is None else _as_tensor("cross", cross)
     solver = SolverConfig() if solver is None else solver
     _check(weight, hessian, scheme, cross)
+    check_combination(scheme, solver, outliers)
     result = solve_layer(weight, hessian, scheme, solver, cross, outliers)
     if result.certificate.lost_scales:
         warnings.warn(lost_scales_said(result.certificate.lost_scales, result.scheme), ScaleWarning, stacklevel=2)
@@ -336,7 +343,7 @@ def _result(
     result = LayerResult(
         codes=codes.to(torch.uint8),
         scale=grid.scale.to(scheme.torch_scale_dtype),
-        zero=grid.zero.to(torch.uint8),
+        zero=(-grid.scale * grid.zero).to(scheme.torch_scale_dtype) if scheme.real_zero else grid.zero.to(torch.uint8),
         scheme=scheme,
         sparse=sparse,
         error=0.0,
@@ -423,6 +430,15 @@ def _check(weight: Tensor, hessian: Tensor, scheme: QuantizationScheme, cross: T
         divisors = ", ".join(str(d) for d in range(16, p + 1) if p % d == 0 and d <= 256)
         raise LayerError(f"group_size={size} does not divide the {p} columns; sizes that do: {divisors or p}")
     with_scale_type(weight, scheme)
+
+
+def check_combination(scheme: QuantizationScheme, solver: SolverConfig, outliers: OutlierConfig | None) -> None:
+    """Refuse what a scheme of GGUF's types does not go with."""
+    special = "real_zero" if scheme.real_zero else "signed_scale" if scheme.signed_scale else None
+    if special and outliers is not None:
+        raise SchemeError(f"{special}=True goes with outliers=None: GGUF's types have no place for outliers")
+    if special and solver.method == "paper":
+        raise SchemeError(f"{special}=True is no grid of the published algorithms; use method='quantease'")
 
 
 def check_finite(name: str, weight: Tensor) -> None:

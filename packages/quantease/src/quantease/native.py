@@ -25,7 +25,7 @@ from quantease.export import compare_logits, packed_codes
 from quantease.layer import LayerResult
 from quantease.model_folder import DESCRIPTION, SHARD, read_description, refuse_existing, state_of, written
 from quantease.pipeline import QuantizedModel
-from quantease.preflight import stored_type
+from quantease.preflight import refuse_gguf_grid, stored_type
 
 __all__ = ["QuantizedLinear", "is_native", "load_native", "save_native"]
 
@@ -129,6 +129,7 @@ def save_native(
     state = state_of(model, stored_as)
     layers: dict[str, Any] = {}
     for name, layer in quantized.layers.items():
+        refuse_gguf_grid(layer.scheme, "native")
         original = model.get_submodule(name)
         module = QuantizedLinear.of(
             layer, state.pop(f"{name}.bias", None), not isinstance(original, nn.Linear), stored_as

@@ -45,7 +45,7 @@ from quantease.blocks import (
 )
 from quantease.checkpoint import Checkpoint, MomentStore, digest_of_model, digest_of_tensors, run_identity
 from quantease.errors import CalibrationWarning, FormatWarning, LayerError, ModelError, SchemeError
-from quantease.layer import LayerResult, solve_layer, split_rows
+from quantease.layer import LayerResult, check_combination, solve_layer, split_rows
 from quantease.moments import Moment
 from quantease.preflight import (
     Format,
@@ -176,7 +176,7 @@ def quantize_model(
         that numbers depend on (``checkpoint``) may share it.
     moments : path, optional
         Where the full-precision moments are kept, or taken from: they depend on model and windows alone.
-    export : {"compressed-tensors", "dense", "native"}, optional
+    export : {"compressed-tensors", "dense", "gguf", "native"}, optional
         What the result is to be written as: that it can be is checked before the run.
     threads : int, optional
         Threads of torch during the run. None is OMP_NUM_THREADS where that is set, else the CPUs at hand; results on
@@ -209,6 +209,7 @@ def quantize_model(
     """
     solver = SolverConfig() if solver is None else solver
     _check_settings(scheme, solver, outliers, error_feedback, drift_windows, threads)
+    check_combination(scheme, solver, outliers)
     threads = _threads_at_hand() if threads is None else threads
     blocks = find_blocks(model)
     _refuse_twice(model)
@@ -218,12 +219,13 @@ def quantize_model(
     chosen = [_chosen_layers(blocks, index, skip) for index in range(len(blocks.modules))]
     _check_layers(chosen, skip, scheme, windows)
     quantized_layers = [layer for layers in chosen for layer in layers.values()]
-    stored_as = stored_type(model)
+    # llama.cpp computes with the values of the blocks as they are, whatever type the checkpoint had
+    stored_as = torch.float32 if scheme.real_zero or scheme.signed_scale or export == "gguf" else stored_type(model)
     scheme = scheme_for(scheme, stored_as)
     check_weights(model, quantized_layers, scheme)
     restore_buffers(model)
     if export is not None:
-        check_format(model, quantized_layers, export, outliers)
+        check_format(model, quantized_layers, export, outliers, scheme)
     alone = split_fusions([layer.name for layer in quantized_layers], every)
     if alone and export in (None, "compressed-tensors"):
         warnings.warn(

@@ -25,7 +25,7 @@ from quantease.scheme import OutlierConfig, QuantizationScheme
 
 __all__ = ["Format", "check_format", "check_weights", "restore_buffers", "scheme_for", "stored_type", "twin_of"]
 
-Format = Literal["compressed-tensors", "dense", "native"]
+Format = Literal["compressed-tensors", "dense", "gguf", "native"]
 
 # layers that engines merge into one: all of them are quantised, or none
 FUSED = [("q_proj", "k_proj", "v_proj"), ("query", "key", "value"), ("gate_proj", "up_proj"), ("w1", "w3")]
@@ -166,6 +166,7 @@ def check_format(
     layers: Iterable[LinearLayer],
     form: Format,
     outliers: OutlierConfig | None,
+    scheme: QuantizationScheme,
 ) -> None:
     """Refuse, before the run, a result that the format could not hold.
 
@@ -179,6 +180,15 @@ def check_format(
     """
     if form not in get_args(Format):
         raise SchemeError(f"export={form!r} is unknown; use one of {', '.join(get_args(Format))}")
+    if form == "gguf":
+        from quantease.gguf_file import gguf_type
+
+        gguf_type(scheme)
+        for layer in layers:
+            refuse_unpackable(layer.name, layer.module)
+        return
+    if form != "dense":
+        refuse_gguf_grid(scheme, form)
     if form == "compressed-tensors":
         if outliers is not None:
             raise ExportError(f"the run is to keep outliers, which {OUTLIERS}")
@@ -191,6 +201,12 @@ OUTLIERS = (
     "pack-quantized cannot hold and no engine loads beside it; use the format native (quantease.native.save_native), "
     "or dense (export_dense) to merge them"
 )
+
+
+def refuse_gguf_grid(scheme: QuantizationScheme, form: str) -> None:
+    """Refuse zeros and signs that only GGUF's types have."""
+    if scheme.real_zero or scheme.signed_scale:
+        raise ExportError(f"{form} cannot hold a grid of GGUF's types ({scheme}); use the format gguf, or dense")
 
 
 def refuse_unpackable(name: str, module: nn.Module) -> None:

@@ -35,6 +35,11 @@ class QuantizationScheme:
         Consecutive input columns that share a scale; None is one scale an output channel.
     symmetric : bool
         Zero fixed at 2^(bits - 1).
+    real_zero : bool
+        Zero is any number: what is stored is the offset -scale * zero, in the type of the scales. For GGUF's *_1 types.
+    signed_scale : bool
+        A symmetric scale may be negative: the zero is 2^(bits - 1) or, mirrored, 2^(bits - 1) - 1. For GGUF's Q4_0 and
+        Q5_0.
     scale_dtype : {"float16", "bfloat16", "float32"}, optional
         The type scales are exported in; they are rounded to it before any weight is coded. None is the type of the
         checkpoint where that has 16 bits, else float16, or float32 for a layer that float16 is too coarse for.
@@ -49,6 +54,8 @@ class QuantizationScheme:
     group_size: int | None = None
     symmetric: bool = False
     scale_dtype: ScaleDtype | None = None
+    real_zero: bool = False
+    signed_scale: bool = False
 
     def __post_init__(self) -> None:
         if not _is_integer(self.bits) or not 2 <= self.bits <= 8:
@@ -59,6 +66,12 @@ class QuantizationScheme:
             )
         if not isinstance(self.symmetric, bool):
             raise SchemeError(f"symmetric={self.symmetric!r} must be True or False")
+        if not isinstance(self.real_zero, bool) or (self.real_zero and self.symmetric):
+            raise SchemeError(f"real_zero={self.real_zero!r} must be False, or True with symmetric=False")
+        if self.real_zero and self.group_size is None:
+            raise SchemeError("real_zero=True needs a group_size; 32 is GGUF's")
+        if not isinstance(self.signed_scale, bool) or (self.signed_scale and not self.symmetric):
+            raise SchemeError(f"signed_scale={self.signed_scale!r} must be False, or True with symmetric=True")
         if self.scale_dtype is not None:
             _one_of("scale_dtype", self.scale_dtype, get_args(ScaleDtype))
 
