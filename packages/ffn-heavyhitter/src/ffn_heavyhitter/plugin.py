@@ -119,7 +119,9 @@ class FFNHeavyHitterQuantizer(HfQuantizer):
             module.original = ffns[found].install(module)
         self.quantization_config.layers = {found: ffns[found].part(ffns[found].layout.home).spec for found in named}
         expected = {re.escape(_barrier(ffns[found])) + "$" for found in named}
-        model._keys_to_ignore_on_load_unexpected = set(model._keys_to_ignore_on_load_unexpected or ()) | expected
+        known = model._keys_to_ignore_on_load_unexpected
+        # a set since transformers 5.7 or so; older ones append to a list
+        model._keys_to_ignore_on_load_unexpected = type(known or [])({*(known or ()), *expected})
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         for name, module in compressed_ffns(model).items():
