@@ -386,12 +386,13 @@ class Fit:
         value, gradient, curvature = self._linearise(free, *point(x), x[len(free) :])
         damping, converged = 1e-4, False
         # what Gauss and Newton's curvature leaves out, learnt from the gradients (symmetric rank one)
-        missing = np.zeros((len(x), len(x)))
-        for step_number in range(iterations):
+        missing, plain_until = np.zeros((len(x), len(x))), LEARN_AFTER
+        for number in range(iterations):
             unit = scale * np.where(angle, np.sin(2.0 * x), 1.0)
             g = gradient * unit
             h = curvature * np.outer(unit, unit)
-            if step_number >= LEARN_AFTER:
+            plain = h
+            if number >= plain_until:
                 h = _positive(h + missing)
             active = ((x <= low) & (g > 0)) | ((x >= high) & (g < 0))
             move = ~active
@@ -415,8 +416,11 @@ class Fit:
                     missing += np.outer(rest, rest) / (rest @ moved)
                 damping = max(damping * 0.1, 1e-12)
                 if decrease < tolerance and gained < tolerance:
-                    converged = True
-                    break
+                    left = g[move] @ np.linalg.lstsq(plain[np.ix_(move, move)], g[move], rcond=None)[0]
+                    if number < plain_until or left < SADDLE * tolerance:
+                        converged = True
+                        break
+                    missing[:], plain_until, damping = 0.0, number + 1 + LEARN_AFTER, 1e-4
             else:
                 damping *= 10.0
                 if damping > 1e12 or decrease < 1e-3 * tolerance:
@@ -580,6 +584,8 @@ COPY_ERROR, LARGEST_POLISHED = 12.0, 6
 
 # Most fits end sooner. Where chi2 is large Gauss and Newton's curvature misses much of the true one.
 LEARN_AFTER = 12
+# Where the learnt curvature ends but the plain one expects this many tolerances more lies a saddle: on with the plain.
+SADDLE = 100.0
 
 
 def _positive(curvature: Array) -> Array:
