@@ -87,12 +87,95 @@ def test_equal_minima_of_a_free_fit_are_told_apart(experiment):
     assert fit.best(*at({"eta_mt": 0.028, "eta_tt": 0.012}, truth)).chi2 < 1e-6
 
 
+def of_known_minimum(seed):
+    """Nature with two eta and a fit that holds them: the lowest chi2 is zero, wherever nature lies."""
+    draw = np.random.default_rng([seed, 20])
+    nature = OscillationParameters(
+        sin2_theta12=float(draw.uniform(0.1, 0.9)),
+        sin2_theta13=float(draw.uniform(0.01, 0.05)),
+        sin2_theta23=float(draw.uniform(0.3, 0.7)),
+        dm21_eV2=float(10 ** draw.uniform(-4.6, -3.6)),
+        dm31_eV2=float(draw.uniform(2.3e-3, 2.7e-3)),
+        delta_cp=float(draw.uniform(0, 2 * np.pi)),
+        m_lightest_eV=float(draw.uniform(0, 0.05)),
+    ).with_ordering(str(draw.choice(["normal", "inverted"])))
+    names = draw.choice(ETAS, 2, replace=False)
+    _, snsi = at({str(name): float(draw.uniform(-0.03, 0.03)) for name in names})
+    experiment = _juno()
+    fit = Fit(experiment, experiment.expected(nature, snsi), nature, snsi)
+    start = TRUTH.replace(
+        sin2_theta23=nature.sin2_theta23, delta_cp=nature.delta_cp, m_lightest_eV=nature.m_lightest_eV
+    )
+    return fit.best(start, snsi, tolerance=1e-5).chi2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_minimum_that_is_known_to_exist_is_found(seed):
+    assert of_known_minimum(seed) < 0.01
+
+
+@pytest.mark.slow
+def test_many_minima_that_are_known_to_exist_are_found():
+    missed = {seed: chi2 for seed in range(100, 400) if (chi2 := of_known_minimum(seed)) > 0.01}
+    assert not missed
+
+
+def test_the_data_s_own_minimum_is_found_far_from_the_start(experiment):
+    """Its parameters are dm21 = 2.1e-4 and theta12 = 10 degrees; the reversed levels' next to it end .14 higher."""
+    truth = TRUTH.replace(m_lightest_eV=0.0374884, delta_cp=2.0174403)
+    fit = Fit(experiment, experiment.expected(truth), truth)
+    assert fit.best(*at({"eta_mt": 0.0266504, "eta_ee": 0.016707}, truth), tolerance=1e-5).chi2 < 0.01
+
+
+def test_a_descent_ends_beside_theta12_of_zero(experiment):
+    """In the squared sine, with Gauss and Newton's curvature alone, it wandered for 200 steps without an end."""
+    truth = TRUTH.replace(dm31_eV2=-2.4820657999999997e-3, delta_cp=0.43762313, m_lightest_eV=0.0463297874)
+    fit = Fit(experiment, experiment.expected(truth), truth)
+    start, snsi = at({"eta_et_imag": -0.0215368799, "eta_mm": 0.0042037801}, truth)
+    near = start.replace(sin2_theta12=3e-5, sin2_theta13=0.0048, dm21_eV2=1.517e-4, dm31_eV2=2.389e-3)
+    pulls = dict(zip(fit.pull_names, (-42.0, 34.0, 28.0, -6.0), strict=True))
+    found = fit.minimise(near, snsi, pulls=pulls, tolerance=1e-5)
+    assert found.converged
+    assert found.evaluations < 60
+    assert found.chi2 < 13349.04
+
+
+@settings(deadline=None, max_examples=6)
+@given(st.integers(0, 2**31))
+def test_a_converged_descent_stays_where_it_ended(seed):
+    draw = np.random.default_rng(seed)
+    fit = Fit(_juno(), _juno().expected(TRUTH), TRUTH)
+    start, snsi = at({str(name): float(draw.uniform(-0.03, 0.03)) for name in draw.choice(ETAS, 2, replace=False)})
+    start = start.replace(sin2_theta12=float(draw.uniform(0.02, 0.98)), dm21_eV2=float(10 ** draw.uniform(-5, -3.6)))
+    first = fit.minimise(start, snsi, tolerance=1e-5)
+    again = fit.minimise(first.parameters, snsi, pulls=first.pulls, tolerance=1e-5)
+    if first.converged:
+        assert again.chi2 > first.chi2 - 0.01
+
+
+def test_data_whose_third_state_lies_between_the_others_are_fitted(experiment):
+    """A scalar term in nature can put the state with the least electron content in the middle: it was an error."""
+    nature = TRUTH.replace(m_lightest_eV=0.03)
+    strong = next(
+        snsi
+        for size in np.linspace(0.01, 1.0, 100)
+        for snsi in (
+            ScalarNSI(scale=0.05, mm=size, tt=size),
+            ScalarNSI(scale=0.05, mm=-size),
+            ScalarNSI(scale=0.05, ee=size),
+        )
+        if 0 < (seen := effective_parameters(nature, snsi)).dm31_eV2 < seen.dm21_eV2
+    )
+    fit = Fit(experiment, experiment.expected(nature, strong), nature, strong)
+    assert fit.best(nature, strong, tolerance=1e-5).chi2 < 0.01
+
+
 def test_the_copy_is_near_the_exact_chi2(experiment):
     copy = landscape_of(experiment, TRUTH, None, ())
     plain = Fit(experiment, experiment.expected(TRUTH), TRUTH, response_pulls=False)
     for change in ({}, {"dm31_eV2": 2.54e-3}, {"sin2_theta12": 0.33}, {"dm21_eV2": 7.7e-5}, {"sin2_theta13": 0.03}):
         exact = plain.chi2(TRUTH.replace(**change))
-        counts = copy._copy(TRUTH.replace(**change), None)[0] - copy._at_reference
+        counts = copy._full.bands(copy._vector(TRUTH.replace(**change), None))[0] - copy._full.at_reference
         assert counts @ counts == pytest.approx(exact, rel=0.05, abs=0.05)
 
 

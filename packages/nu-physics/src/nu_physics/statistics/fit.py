@@ -14,6 +14,7 @@ direction open: its parameters have infinite errors, and :attr:`FitResult.open_d
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,10 +26,11 @@ from numpy.typing import NDArray
 from nu_physics.errors import InvalidInput, check_choice, check_range, real_array
 from nu_physics.oscillation.parameters import Ordering, OscillationParameters
 from nu_physics.oscillation.probability import SURVIVAL_PARAMETERS
-from nu_physics.oscillation.scalar_nsi import ScalarNSI, effective_parameters
+from nu_physics.oscillation.scalar_nsi import EffectiveParameters, ScalarNSI, effective_parameters
 from nu_physics.reactor.experiment import Experiment
 from nu_physics.statistics.landscape import landscape_of
 from nu_physics.statistics.likelihood import likelihood
+from nu_physics.statistics.preimages import Targets
 
 __all__ = ["OSCILLATION", "THETA12_DOMAINS", "Fit", "FitResult", "Prior", "Regime"]
 
@@ -357,6 +359,7 @@ class Fit:
         """
         self._check_free(free, theta12_domain)
         scale = np.array([_SCALE.get(name, 1e-3) for name in free] + [1.0] * len(self.pull_names))
+        angle = np.array([name.startswith("sin2_") for name in free] + [False] * len(self.pull_names), dtype=bool)
         low, high = np.empty(len(scale)), np.empty(len(scale))
         low[:], high[:] = -np.inf, np.inf
         x = np.zeros(len(scale))
@@ -365,9 +368,13 @@ class Fit:
             low[k], high[k] = self._inside(name, x[k], theta12_domain)
         x[len(free) :] = self._amounts(pulls)
         x = np.clip(x, low, high)
+        # steps are taken in the angles: at 0 and 90 degrees the spectrum has no slope in their squared sines
+        for values in (x, low, high):
+            values[angle] = np.arcsin(np.sqrt(values[angle]))
 
         def point(values: Array) -> tuple[OscillationParameters, ScalarNSI | None]:
-            named = dict(zip(free, (float(v) for v in values[: len(free)]), strict=True))
+            plain = np.where(angle, np.sin(values) ** 2, values)
+            named = dict(zip(free, (float(v) for v in plain[: len(free)]), strict=True))
             atmospheric = named.get("dm31_eV2", start.dm31_eV2)
             if "dm21_eV2" in named and 0.0 < atmospheric < named["dm21_eV2"]:
                 named["dm21_eV2"] = atmospheric  # m3 may touch m2 on the way, not pass it
@@ -378,9 +385,15 @@ class Fit:
         before = self.evaluations
         value, gradient, curvature = self._linearise(free, *point(x), x[len(free) :])
         damping, converged = 1e-4, False
-        for _ in range(iterations):
-            g = gradient * scale
-            h = curvature * np.outer(scale, scale)
+        # what Gauss and Newton's curvature leaves out, learnt from the gradients (symmetric rank one)
+        missing, plain_until = np.zeros((len(x), len(x))), LEARN_AFTER
+        for number in range(iterations):
+            unit = scale * np.where(angle, np.sin(2.0 * x), 1.0)
+            g = gradient * unit
+            h = curvature * np.outer(unit, unit)
+            plain = h
+            if number >= plain_until:
+                h = _positive(h + missing)
             active = ((x <= low) & (g > 0)) | ((x >= high) & (g < 0))
             move = ~active
             if not move.any():
@@ -394,11 +407,20 @@ class Fit:
             new = self._linearise(free, *point(trial), trial[len(free) :])
             if math.isfinite(new[0]) and new[0] <= value + 1e-13 * abs(value):
                 gained = value - new[0]
+                moved = (trial - x) / scale
                 x, (value, gradient, curvature) = trial, new
+                unit = scale * np.where(angle, np.sin(2.0 * x), 1.0)
+                seen = gradient * unit - g
+                rest = seen - (curvature * np.outer(unit, unit) + missing) @ moved
+                if abs(rest @ moved) > 1e-8 * np.linalg.norm(rest) * np.linalg.norm(moved):
+                    missing += np.outer(rest, rest) / (rest @ moved)
                 damping = max(damping * 0.1, 1e-12)
                 if decrease < tolerance and gained < tolerance:
-                    converged = True
-                    break
+                    left = g[move] @ np.linalg.lstsq(plain[np.ix_(move, move)], g[move], rcond=None)[0]
+                    if number < plain_until or left < SADDLE * tolerance:
+                        converged = True
+                        break
+                    missing[:], plain_until, damping = 0.0, number + 1 + LEARN_AFTER, 1e-4
             else:
                 damping *= 10.0
                 if damping > 1e12 or decrease < 1e-3 * tolerance:
@@ -474,31 +496,52 @@ class Fit:
         if "dm31_eV2" not in free:
             centres = [start]
         else:  # where the data are, not where a scalar term in nature has moved the start
-            size = effective_parameters(*self._reference, self.experiment.site.density_g_cm3).as_parameters()
+            size = effective_parameters(*self._reference, self.experiment.site.density_g_cm3)
             centres = [_about(centre, size) for centre in centres]
         copy = landscape_of(self.experiment, *self._reference, self.pull_names)
         priors = {name: (prior.mean, prior.sigma) for name, prior in self.priors.items()}
+        scalar = snsi is not None or any(name.startswith("eta_") for name in free)
+        targets = self._targets if scalar else None
         regions = []
         for centre in centres:
             limits = [self._limits(name, centre.dm31_eV2, theta12_domain) for name in free]
             regions.append((self._least_penalty(free, limits), centre, limits))
         regions.sort(key=lambda region: region[0])
+        bound_by_priors = set(free) <= set(self.priors)
+        enough = SEARCH_AGAIN_ABOVE
+        if targets is not None and not bound_by_priors:  # nothing keeps the fit from the data's own minimum
+            enough = min(enough, float(targets[0][0]) + LEFT_OVER)
         best: FitResult | None = None
-        first = STARTS if set(free) <= set(self.priors) else STARTS_WITHOUT_PRIORS
-        for starts, wide in ((first, False), (STARTS_AGAIN, True)):
+        for starts, followed, wide in ((*(STARTS if bound_by_priors else STARTS_WITHOUT_PRIORS), False), STARTS_AGAIN):
             for penalty, centre, limits in regions:
                 if best is not None and best.chi2 <= penalty:
                     continue  # the priors alone cost more there
-                found = copy.minima(self._residual, centre, snsi, free, limits, priors, starts=starts, wide=wide)
+                found = copy.minima(
+                    self._residual,
+                    centre,
+                    snsi,
+                    free,
+                    limits,
+                    priors,
+                    starts=starts,
+                    wide=wide,
+                    targets=targets,
+                    followed=followed,
+                )
                 near = [point for value, point in found if value < found[0][0] * 1.05 + COPY_ERROR]
                 for point in near[:LARGEST_POLISHED]:
                     result = self._from(point, centre, snsi, free, theta12_domain, tolerance)
                     if best is None or result.chi2 < best.chi2:
                         best = result
-            if best is not None and best.chi2 < SEARCH_AGAIN_ABOVE:
+            if best is not None and best.chi2 < enough:
                 break
         assert best is not None
         return best
+
+    @functools.cached_property
+    def _targets(self) -> Targets:
+        """Where the data are in the effective parameters."""
+        return landscape_of(self.experiment, *self._reference, self.pull_names).targets(self._residual)
 
     def _least_penalty(self, free: tuple[str, ...], limits: list[tuple[float, float]]) -> float:
         """The least that the priors add anywhere inside the limits."""
@@ -530,18 +573,35 @@ class Fit:
         )
 
 
-# Starts of the search for each sign of dm31: where priors tell the minima of the data apart, and where they are equal.
-STARTS, STARTS_WITHOUT_PRIORS = 72, 96
-# Points that are excluded anyway are searched again: there minima lie in odd places.
-STARTS_AGAIN, SEARCH_AGAIN_ABOVE = 400, 2000.0
+# For each sign of dm31: starts of the search, and starts that are followed to the effective parameters of the data.
+STARTS, STARTS_WITHOUT_PRIORS = (48, 16), (48, 32)
+# A second search, all over the place: above a chi2 that is excluded anyway, or where the data's own minimum, which some
+# parameters nearly always reach, was missed by more than this.
+STARTS_AGAIN, SEARCH_AGAIN_ABOVE, LEFT_OVER = (400, 100, True), 2000.0, 1.0
 # Minima of the copy that are looked at on the exact chi2: within its error of the lowest, and not more than these.
 COPY_ERROR, LARGEST_POLISHED = 12.0, 6
 
 
-def _about(centre: OscillationParameters, data: OscillationParameters) -> OscillationParameters:
-    """The centre with the size of dm_ee that the data show."""
-    partner = data.with_ordering(centre.ordering)
-    return centre.replace(dm31_eV2=partner.dm31_eV2) if abs(partner.dm31_eV2) > centre.dm21_eV2 else centre
+# Most fits end sooner. Where chi2 is large Gauss and Newton's curvature misses much of the true one.
+LEARN_AFTER = 12
+# Where the learnt curvature ends but the plain one expects this many tolerances more lies a saddle: on with the plain.
+SADDLE = 100.0
+
+
+def _positive(curvature: Array) -> Array:
+    """The same with the size of each eigenvalue: every step then goes downhill."""
+    values, vectors = np.linalg.eigh(curvature)
+    return np.asarray((vectors * np.abs(values)) @ vectors.T)
+
+
+def _about(centre: OscillationParameters, data: EffectiveParameters) -> OscillationParameters:
+    """The centre with the size of the fast splitting that the data show."""
+    shift = data.sin2_theta12 * data.dm21_eV2
+    fast = abs(data.dm31_eV2 - shift)
+    if fast < data.dm21_eV2:  # a scalar term in nature has put the state with the least electron content in between
+        fast, shift = data.dm21_eV2, 0.0
+    moved = math.copysign(fast, centre.dm31_eV2) + shift
+    return centre.replace(dm31_eV2=moved) if abs(moved) > centre.dm21_eV2 else centre
 
 
 def _errors(curvature: Array, scale: Array) -> tuple[Array, Array, Array]:
