@@ -1,3 +1,5 @@
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,9 @@ from msam_lawn.torch import HessianProduct, micro_batch_sharpness
 from msam_lawn.trace import trace
 from msam_lawn_cases import case, losses
 from scipy.sparse.linalg import LinearOperator, eigsh
+
+# its place in JAX before 0.8
+enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental").enable_x64
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +62,7 @@ def test_trace_is_within_three_standard_errors(dense):
 
 def test_jax_products_equal_torchs(dense):
     H, _, (model, x, y) = dense
-    with jax.enable_x64(True):
+    with enable_x64(True):
         params = [jnp.asarray(w.detach().numpy()) for w in model.parameters()]
 
         def loss(p, x, y):

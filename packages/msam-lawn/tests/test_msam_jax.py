@@ -1,3 +1,4 @@
+import importlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from msam_lawn.torch import SAM
 from msam_lawn.torch import micro_batch_sharpness as torch_sharpness
 from msam_lawn_cases import case, flat, gradients, losses
 from oracles.numpy_msam import msam_gradient, tanh_mlp
+
+# its place in JAX before 0.8
+enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental").enable_x64
 
 
 def mean_loss(p, x, y):
@@ -33,7 +37,7 @@ def problem():
 def test_gradient_equals_numpy_and_torch(problem, engine, cut):
     model, weights, x, y = problem
     sizes = {"micro_batches": [3, 3, 2, 2], "micro_batch_size": [4, 4, 2]}.get(next(iter(cut), ""), [10])
-    with jax.enable_x64(True):
+    with enable_x64(True):
         params = [jnp.asarray(w, jnp.float64) for w in weights]
         gradient = jax.jit(msam_value_and_grad(mean_loss, 0.3, engine=engine, **cut))
         value, got = gradient(params, jnp.asarray(x, jnp.float64), y)
@@ -53,7 +57,7 @@ def test_gradient_equals_numpy_and_torch(problem, engine, cut):
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_one_micro_batch_equals_optax_contrib_sam_and_torch(problem, kind):
     model, weights, x, y = problem
-    with jax.enable_x64(True):
+    with enable_x64(True):
         make = {"sgd": lambda: optax.sgd(0.1, momentum=0.9), "adam": lambda: optax.adam(0.01)}[kind]
         base = make()
         ours = theirs = [jnp.asarray(w, jnp.float64) for w in weights]
@@ -134,7 +138,12 @@ def loss(w, x):
 x, w = jax.random.normal(jax.random.key(0), (16, 5)), jnp.arange(5.0) / 5
 mesh = Mesh(np.array(jax.devices()), ("rows",))
 local = msam_value_and_grad(loss, 0.3, micro_batches=2, axis_name="rows")
-sharded = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(P(), P("rows")), out_specs=P(), check_vma=False))
+specs = dict(mesh=mesh, in_specs=(P(), P("rows")), out_specs=P())
+if hasattr(jax, "shard_map"):
+    sharded = jax.jit(jax.shard_map(local, check_vma=False, **specs))
+else:  # before JAX 0.7
+    from jax.experimental.shard_map import shard_map
+    sharded = jax.jit(shard_map(local, check_rep=False, **specs))
 assert len(jax.devices()) == 2
 for a, b in zip(sharded(w, x), msam_value_and_grad(loss, 0.3, micro_batches=4, engine="vmap")(w, x)):
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, atol=1e-6)

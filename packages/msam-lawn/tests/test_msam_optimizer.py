@@ -328,7 +328,7 @@ def test_sixteen_bit_weights_are_warned_of_once():
 
 
 def test_trains_under_accelerate():
-    from accelerate import Accelerator
+    Accelerator = pytest.importorskip("accelerate").Accelerator
 
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
     sam = SAM(sgd(net()), rho=0.05, micro_batches=4)
