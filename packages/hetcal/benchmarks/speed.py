@@ -38,11 +38,29 @@ shifted = y[few] * (X[few, 0] > 0) + (1 - y[few]) * (X[few, 0] <= 0)
 model = HeterogeneousCalibrator("tree", selection=None).fit(X[few], shifted, logits=z[few])
 with tempfile.TemporaryDirectory() as folder:
     scorer = load(save(model, Path(folder) / "model.json"))
-columns = scorer.encode(X)
+columns = scorer.encode(X, ROWS)
 seconds = timing.compare({"scorer": lambda: scorer.score_encoded(columns, z)}, repeat=7, clock="process").median[
     "scorer"
 ]
 print(f"exported scorer: {ROWS / seconds / 1e6:.1f}e6 rows/s, {model.model_.leaf_map.n_leaves} leaves")
+
+forest = HeterogeneousCalibrator("forest", selection=None).fit(X[few], shifted, logits=z[few])
+with tempfile.TemporaryDirectory() as folder:
+    scorer = load(save(forest, Path(folder) / "model.json"))
+columns, first = scorer.encode(X[:200_000], 200_000), X[:1]
+times = timing.compare(
+    {
+        "many rows": lambda: scorer.score_encoded(columns, z[:200_000]),
+        "one row": lambda: scorer.predict_proba(first, logits=z[:1]),
+        "one row, estimator": lambda: forest.predict_proba(first, logits=z[:1]),
+    },
+    repeat=7,
+    clock="process",
+).median
+print(
+    f"forest of {len(scorer.trees)} trees: {200 / times['many rows']:.0f}e3 rows/s; one row {times['one row'] * 1e3:.2f} "
+    f"ms, of the estimator {times['one row, estimator'] * 1e3:.2f} ms"
+)
 
 for module in ("sklearn.calibration", "hetcal.estimator", "hetcal"):
     program = f"import time; t = time.process_time(); import {module}; print(time.process_time() - t)"
