@@ -58,8 +58,8 @@ times = timing.compare(
     clock="process",
 ).median
 print(
-    f"forest of {len(scorer.trees)} trees: {200 / times['many rows']:.0f}e3 rows/s; one row {times['one row'] * 1e3:.2f} "
-    f"ms, of the estimator {times['one row, estimator'] * 1e3:.2f} ms"
+    f"forest of {len(scorer.trees)} trees: {200 / times['many rows']:.0f}e3 rows/s; "
+    f"one row {times['one row'] * 1e3:.2f} ms, of the estimator {times['one row, estimator'] * 1e3:.2f} ms"
 )
 
 for module in ("sklearn.calibration", "hetcal.estimator", "hetcal"):

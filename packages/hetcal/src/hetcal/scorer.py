@@ -29,6 +29,7 @@ DAY = 86_400_000_000  # microseconds
 BLOCK = 8192  # rows of a tree at a time, so that they stay in cache
 KEYWORD = {"logit": "logits", "probability": "scores"}
 FEW_ROWS = 256  # up to so many, all trees of a forest take a step at once: calls cost more than the numbers do
+COMPLETE = 10  # levels up to which a tree is stored with all its places
 FEW_NODES = 3  # levels of a tree in which comparing at every node is cheaper than gathering each row's own node
 
 
@@ -141,15 +142,14 @@ class Tree:
         self.output = np.asarray(spec["leaf"] if "leaf" in spec else spec["value"])
         self.sets = {int(k): np.asarray(v, dtype=bool) for k, v in spec.get("sets", {}).items()}
         self.single = bool(spec["single"])
-        if not self.sets and not self.missing_zero.any():
-            self._complete()
+        self.depth = self.levels(0)
+        if self.sets or self.missing_zero.any() or self.depth > COMPLETE:
+            self.depth, self.grove = -1, _Grove([self])
+        else:
+            self._complete(self.depth)
 
-    def _complete(self) -> None:
+    def _complete(self, depth: int) -> None:
         """Shallow trees as perfect ones, children of i at 2i + 1 and 2i + 2: no pointers to chase."""
-        depth = self._depth(0)
-        self.depth = depth if depth <= 10 else -1
-        if self.depth < 0:
-            return
         size = 2**depth - 1
         self.full_feature = np.full(size, self.feature[0], dtype=np.intp)  # below a leaf any used feature will do
         self.full_threshold = np.full(size, np.inf)
@@ -163,10 +163,15 @@ class Tree:
         self.used, place = np.unique(self.full_feature, return_inverse=True)
         self.place = place.astype(np.intp)
 
-    def _depth(self, node: int) -> int:
-        if self.feature[node] < 0:
-            return 0
-        return 1 + max(self._depth(int(self.left[node])), self._depth(int(self.right[node])))
+    def levels(self, node: int) -> int:
+        """Steps from a node to its deepest leaf."""
+        deepest, below = 0, [(node, 0)]
+        while below:
+            here, level = below.pop()
+            deepest = max(deepest, level)
+            if self.feature[here] >= 0:
+                below += [(int(self.left[here]), level + 1), (int(self.right[here]), level + 1)]
+        return deepest
 
     def _fill(self, node: int, at: int, level: int, depth: int) -> None:
         if level == depth:
@@ -184,35 +189,14 @@ class Tree:
 
     def score(self, columns: Any, rows: int) -> Any:
         """Leaf number or addend of each row, from columns by position."""
-        if not self.sets and not self.missing_zero.any() and self.depth >= 0:
+        if self.depth >= 0:
             return self._score_complete(columns, rows)
-        node = np.zeros(rows, dtype=np.int64)
-        active = np.arange(rows) if self.feature[0] >= 0 else np.empty(0, dtype=np.int64)
-        while active.size:
-            here = node[active]
-            after = np.empty_like(here)
-            for f in np.unique(self.feature[here]):
-                mine = self.feature[here] == f
-                after[mine] = self._step(here[mine], columns[f][active[mine]])
-            node[active] = after
-            active = active[self.feature[after] >= 0]
-        return self.output[node]
-
-    def _step(self, here: Any, values: Any) -> Any:
-        values = values.astype(np.float32).astype(np.float64) if self.single else values
-        values = np.where(np.isnan(values) & self.missing_zero[here], 0.0, values)
-        left = values <= self.threshold[here]
-        left = np.where(np.isnan(values), self.missing_left[here], left)
-        if self.sets:
-            for n in np.unique(here):
-                if int(n) in self.sets:
-                    mine = here == n
-                    members = self.sets[int(n)]
-                    code = np.where(np.isnan(values[mine]), -1, values[mine]).astype(np.int64)
-                    known = (code >= 0) & (code < members.size)
-                    inside = known & members[np.where(known, code, 0)]
-                    left[mine] = np.where(code < 0, self.missing_left[n], inside)
-        return np.where(left, self.left[here], self.right[here])
+        result = np.empty(rows, dtype=self.output.dtype)
+        for first in range(0, rows, BLOCK):
+            part = slice(first, min(first + BLOCK, rows))
+            cut = [None if column is None else column[part] for column in columns]
+            result[part] = self.grove.score(cut, part.stop - first)[0]
+        return result
 
     def _score_complete(self, columns: Any, rows: int) -> Any:
         result = np.empty(rows, dtype=self.output.dtype)
@@ -258,15 +242,15 @@ class Tree:
 
 
 class _Grove:
-    """All trees of a forest in one set of arrays; a leaf is its own child, so every tree takes as many steps.
+    """Trees in one set of arrays; a leaf is its own child, so every tree takes as many steps.
 
-    For few rows: a step of all trees is a dozen calls of numpy, whatever their number.
+    A step of all trees is a dozen calls of numpy: for few rows of many trees, and for trees too deep to complete.
     """
 
     def __init__(self, trees: list[Tree]) -> None:
         sizes = np.array([tree.feature.size for tree in trees])
         self.root = np.concatenate([[0], sizes.cumsum()[:-1]])[:, None]
-        self.depth = max(tree._depth(0) for tree in trees)
+        self.depth = max(tree.levels(0) for tree in trees)
         start = np.repeat(self.root[:, 0], sizes)
 
         def joined(name: str) -> Any:
@@ -274,7 +258,10 @@ class _Grove:
 
         feature, own = joined("feature"), np.arange(sizes.sum())
         leaf = feature < 0
-        self.feature = np.where(leaf, 0, feature)
+        self.used, place = np.unique(feature[~leaf], return_inverse=True)
+        self.feature = np.zeros_like(feature)
+        self.feature[~leaf] = place
+        self.single = trees[0].single  # all are of one kind
         self.threshold = joined("threshold")
         self.child = np.stack([np.where(leaf, own, joined(side) + start) for side in ("right", "left")])
         self.missing_left = joined("missing_left")
@@ -289,17 +276,16 @@ class _Grove:
 
     def score(self, columns: list[Any], rows: int) -> Any:
         """Addends of shape (trees, rows)."""
-        values = np.full((len(columns), rows), np.nan)
-        for i, column in enumerate(columns):
-            if column is not None:
-                values[i] = column
+        values = np.empty((max(self.used.size, 1), rows), dtype=np.float32 if self.single else np.float64)
+        for i, column in enumerate(self.used):
+            values[i] = columns[column]
         missing = np.isnan(values)
         flat, absent, row = values.ravel(), missing.ravel() if missing.any() else None, np.arange(rows)
         node = np.repeat(self.root, rows, axis=1)
         for _ in range(self.depth):
             place = self.feature.take(node) * rows + row
             x = flat.take(place)
-            left = x <= self.threshold.take(node)
+            left = x.astype(np.float64, copy=False) <= self.threshold.take(node)
             if absent is not None:
                 gone = absent.take(place)
                 if self.missing_zero is not None:
