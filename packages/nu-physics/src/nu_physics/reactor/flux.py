@@ -149,7 +149,7 @@ def core_spectrum(energy_MeV: Array, fractions: Mapping[str, float], model: Flux
     --------
     >>> grid = np.linspace(1.85, 9.0, 1000)
     >>> rate = core_spectrum(grid, {"U235": 0.58, "U238": 0.07, "Pu239": 0.30, "Pu241": 0.05}).total
-    >>> f"{np.trapezoid(rate, grid):.2e}"
+    >>> f"{float(((rate[1:] + rate[:-1]) / 2 * np.diff(grid)).sum()):.2e}"
     '5.60e+19'
     """
     flux = model or HuberMueller()

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.integrate import trapezoid
 from scipy.interpolate import CubicSpline, PchipInterpolator
 from scipy.special import erf
 
@@ -257,7 +258,7 @@ def _geometric_limit(mass: float, sun: SolarModel, halo: Halo) -> float:
     fastest = halo.fastest_km_s if math.isfinite(halo.fastest_km_s) else 4000.0
     u = np.linspace(fastest * 1.0e-6, fastest, 4001)
     f = halo.speed_density(u)
-    focused = float(np.trapezoid(f * (u + sun.escape_speed_km_s[-1] ** 2 / u), u))
+    focused = float(trapezoid(f * (u + sun.escape_speed_km_s[-1] ** 2 / u), u))
     return math.pi * SUN_RADIUS_cm**2 * halo.density_GeV_cm3 / mass * focused * 1.0e5
 
 

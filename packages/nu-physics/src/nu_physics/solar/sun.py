@@ -11,7 +11,7 @@ from importlib import resources
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.integrate import cumulative_trapezoid
+from scipy.integrate import cumulative_trapezoid, trapezoid
 
 from nu_physics.errors import InvalidInput, check_choice, check_counts, check_energies, freeze
 
@@ -109,14 +109,14 @@ class SolarModel:
         1.0
         """
         r = self.radius_cm
-        return np.asarray(np.trapezoid(4.0 * np.pi * r**2 * values, r, axis=-1))
+        return np.asarray(trapezoid(4.0 * np.pi * r**2 * values, r, axis=-1))
 
     @functools.cached_property
     def column_g_cm2(self) -> float:
         """Column density from the centre to the surface."""
         r = np.concatenate([[0.0], self.radius_cm])
         density = np.concatenate([self.density_g_cm3[:1], self.density_g_cm3])
-        return float(np.trapezoid(density, r))
+        return float(trapezoid(density, r))
 
 
 @functools.cache
