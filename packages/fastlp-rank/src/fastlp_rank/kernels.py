@@ -44,7 +44,7 @@ _FEWEST = 3  # other items that define a size, at least
 def workspace_sizes(n, m, K, pool):
     """Return how many floats and ints `solve_kernel` needs."""
     K1 = K + 1
-    floats = HEAD + K1 + 2 * K + K1 * K1 * 3 + 6 * K1 + 8 * K + (K1 + 2) * pool + n + m
+    floats = HEAD + K1 + 3 * K + K1 * K1 * 3 + 6 * K1 + 8 * K + (K1 + 2) * pool + n + m
     ints = HEAD + K1 * m + 2 * K1 + K + m + n + pool + pool * m
     return floats, ints
 
@@ -369,10 +369,12 @@ def _prove(
             below, parts_below = _room(lower[k], A[k], exposure, rest, v, weight, ranking)
             below = -below
         excess = -min(above, below)
-        if excess > 0.0:
+        lost = 0.0 if infeasible else (parts_above if above < below else parts_below) * _CANCELLED
+        if excess + lost > 0.0:
             centre = (upper[k] if above < below else lower[k]) / exposure
             allowed = feasibility_tol * K if infeasible else feasibility_tol
-            feasible = feasible and _counts_as_none(excess / exposure, A[k], centre, allowed, m)
+            feasible = feasible and _counts_as_none((excess + lost) / exposure, A[k], centre, allowed, m)
+        if excess > 0.0:
             largest = max(largest, excess)
             violation += excess if excess > _ROUNDING * abs(centre) * exposure else 0.0
         if multiplier[k] != 0.0:
@@ -449,9 +451,10 @@ def solve_kernel(
 
     Returns OPTIMAL or INFEASIBLE (proven), LIMIT, NUMERICAL (not proven, or not tried: zero pricings) or one of the
     BAD_ codes (nothing was computed). `fw` then begins with objective, bound, largest violation, m-th largest score,
-    weights[K + 1], prices[K], ray[K]; `iw` with number of rankings, pricings, pivots, -, rankings[K + 1, m]. `warm`
-    rankings already stand there on entry and join the pool. `units` is empty for data as a user states them; otherwise
-    the data are centred and scaled already, and units[k] is row k's unit in the sum that phase 1 minimises.
+    weights[K + 1], prices[K], ray[K], rest[K] (0: the prices are what the proof used); `iw` with number of rankings,
+    pricings, pivots, -, rankings[K + 1, m]. `warm` rankings already stand there on entry and join the pool. `units` is
+    empty for data as a user states them; otherwise the data are centred and scaled already, and units[k] is row k's
+    unit in the sum that phase 1 minimises.
     """
     K = A.shape[0]
     n = A.shape[1]
@@ -482,6 +485,8 @@ def solve_kernel(
     out_price = fw[f : f + K]
     f += K
     out_ray = fw[f : f + K]
+    f += K
+    out_rest = fw[f : f + K]
     f += K
     B = fw[f : f + K1 * K1].reshape((K1, K1))
     f += K1 * K1
@@ -984,6 +989,7 @@ def solve_kernel(
     for r in range(kept):
         out_weight[r] /= mass
     for k in range(K):
+        out_rest[k] = 0.0
         if status == INFEASIBLE:
             out_price[k] = np.nan
             out_ray[k] = y_best[k] * rho_max / rho[k]

@@ -105,10 +105,22 @@ class Workspace:
         start = _HEAD + 2 * self.K + 1
         return self._floats[start : start + self.K]
 
+    @property
+    def rest(self) -> Floats:
+        """What rounding left out of prices or ray, shape (K,); see `Certificate`."""
+        start = _HEAD + 3 * self.K + 1
+        return self._floats[start : start + self.K]
+
     def _answer(self, stopped: bool = False) -> Answer:
         """Copy of the last results."""
         return Answer(
-            self.rankings.copy(), self.weights.copy(), self.prices.copy(), self.ray.copy(), self.pricings, stopped
+            self.rankings.copy(),
+            self.weights.copy(),
+            self.prices.copy(),
+            self.ray.copy(),
+            self.rest.copy(),
+            self.pricings,
+            stopped,
         )
 
     def _hold(self, answer: Answer) -> None:
@@ -119,10 +131,18 @@ class Workspace:
         self._ints[_HEAD : _HEAD + R * self.m] = answer.rankings.ravel()
         self.prices[:] = answer.prices
         self.ray[:] = answer.ray
+        self.rest[:] = answer.rest
 
     def certificate(self, status: Status) -> Certificate:
         """Copy of the last results as a certificate."""
-        return Certificate(status, self.rankings.copy(), self.weights.copy(), self.prices.copy(), self.ray.copy())
+        return Certificate(
+            status,
+            self.rankings.copy(),
+            self.weights.copy(),
+            self.prices.copy(),
+            self.ray.copy(),
+            self.rest.copy(),
+        )
 
 
 _local = threading.local()
@@ -230,6 +250,7 @@ class RankingSolution:
             self.lottery.weights,
             self._floats[start : start + K],
             self._floats[start + K : start + 2 * K],
+            self._floats[start + 2 * K : start + 3 * K],
         )
 
 
@@ -391,7 +412,7 @@ def solve(
         floats.item(0),
         floats.item(1),
         ints.item(1),
-        floats[: _HEAD + 3 * K + 1].copy(),
+        floats[: _HEAD + 4 * K + 1].copy(),
         found,
     )
 
@@ -555,7 +576,8 @@ class BatchSolution:
         Only the first R of a row count.
     rankings : array of int64, shape (B, K + 1, m)
         Only the first R of a request count.
-    prices, ray : array of float64, shape (B, K)
+    prices, ray, rest : array of float64, shape (B, K)
+        As in `Certificate`.
     pricings : array of int64, shape (B,)
     """
 
@@ -567,13 +589,19 @@ class BatchSolution:
     rankings: Ints
     prices: Floats
     ray: Floats
+    rest: Floats
     pricings: Ints
 
     def certificate(self, b: int) -> Certificate:
         """Certificate of request b."""
         R = int(self.support[b])
         return Certificate(
-            Status(self.status[b]), self.rankings[b, :R], self.weights[b, :R], self.prices[b], self.ray[b]
+            Status(self.status[b]),
+            self.rankings[b, :R],
+            self.weights[b, :R],
+            self.prices[b],
+            self.ray[b],
+            self.rest[b],
         )
 
 
@@ -638,7 +666,7 @@ def solve_batch(
             raise InvalidProblemError(
                 f"{name} has shape {array.shape} for B={B}, K={K}; give one a request or one for all"
             )
-    floats = np.empty((B, _HEAD + 3 * K + 1))
+    floats = np.empty((B, _HEAD + 4 * K + 1))
     ints = np.empty((B, _HEAD + (K + 1) * m), dtype=np.int64)
     status = np.empty(B, dtype=np.int64)
 
@@ -687,7 +715,8 @@ def solve_batch(
         floats[:, _HEAD : _HEAD + K + 1],
         ints[:, _HEAD:].reshape(B, K + 1, m),
         prices,
-        floats[:, _HEAD + 2 * K + 1 :],
+        floats[:, _HEAD + 2 * K + 1 : _HEAD + 3 * K + 1],
+        floats[:, _HEAD + 3 * K + 1 :],
         ints[:, 1],
     )
 
