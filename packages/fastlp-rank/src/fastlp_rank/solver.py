@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlp_rank import kernels
+from fastlp_rank import kernels, proof
 from fastlp_rank.certificate import Certificate, verify_arrays
 from fastlp_rank.errors import InvalidProblemError
 from fastlp_rank.lottery import Lottery
@@ -256,7 +256,7 @@ class RankingSolution:
 
 def _untidy(arrays: Arrays, workspace: Workspace, max_pricings: int, tol: float, feasibility_tol: float) -> Status:
     """Answer what the kernel left without a proof; the workspace holds its attempt, and then the answer."""
-    gap_tol = max(tol, kernels.PROVEN_GAP)
+    gap_tol = max(tol, proof.PROVEN_GAP)
 
     def kernel(scaled: Arrays, units: Floats, left: int) -> Answer:
         space = Workspace(scaled.u.size, workspace.m, workspace.K)
@@ -294,7 +294,7 @@ def _untidy(arrays: Arrays, workspace: Workspace, max_pricings: int, tol: float,
             gap_tol,
             feasibility_tol,
         )
-        return verdict if verdict == kernels.NEARLY_FEASIBLE else last_word(answer)
+        return verdict if verdict == proof.NEARLY_FEASIBLE else last_word(answer)
 
     def last_word(answer: Answer) -> int:
         """Ask the verifier, which turns to fractions where prices or entries are too steep for floats."""
@@ -311,9 +311,9 @@ def _untidy(arrays: Arrays, workspace: Workspace, max_pricings: int, tol: float,
         )
         workspace._floats[1] = -np.inf if answer.infeasible else found.bound
         if not found.holds:
-            return kernels.UNPROVEN
+            return proof.UNPROVEN
         nearly = answer.infeasible and found.violation <= feasibility_tol * max(1, workspace.K)
-        return kernels.NEARLY_FEASIBLE if nearly else kernels.PROVEN
+        return proof.NEARLY_FEASIBLE if nearly else proof.PROVEN
 
     tried = workspace._answer() if workspace.pricings > 0 else None
     return answer_untidy(arrays, Limits(max_pricings, feasibility_tol), kernel, judge, tried)

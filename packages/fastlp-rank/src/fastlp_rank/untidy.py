@@ -18,7 +18,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlp_rank import kernels
+from fastlp_rank import proof
 from fastlp_rank.certificate import ROUNDING, size_about
 from fastlp_rank.exact import solve_exactly
 from fastlp_rank.status import Status
@@ -81,7 +81,7 @@ class Answer:
 Kernel = Callable[[Arrays, Floats, int], Answer]
 """Solve scaled arrays, given the rows' units and the pricings that are left."""
 Judge = Callable[[Answer], int]
-"""Leave an answer, its objective and bound in the caller's workspace; return a verdict of `kernels`."""
+"""Leave an answer, its objective and bound in the caller's workspace; return a verdict of `proof`."""
 
 
 def answer_untidy(arrays: Arrays, limits: Limits, kernel: Kernel, judge: Judge, tried: Answer | None) -> Status:
@@ -105,14 +105,14 @@ def answer_untidy(arrays: Arrays, limits: Limits, kernel: Kernel, judge: Judge, 
             spent += answer.pricings
             answer = replace(answer, pricings=spent)
             verdict = judge(answer)
-            if answer.infeasible and widened and verdict != kernels.UNPROVEN:
+            if answer.infeasible and widened and verdict != proof.UNPROVEN:
                 return None
-            if verdict == kernels.PROVEN:
+            if verdict == proof.PROVEN:
                 return Status.INFEASIBLE if answer.infeasible else Status.OPTIMAL
             if answer.stopped and spent >= limits.max_pricings:
                 return Status.LIMIT
             last = answer
-            if verdict == kernels.NEARLY_FEASIBLE:
+            if verdict == proof.NEARLY_FEASIBLE:
                 nearly = answer
                 return None
             known.update(map(tuple, answer.rankings.tolist()))
@@ -122,7 +122,7 @@ def answer_untidy(arrays: Arrays, limits: Limits, kernel: Kernel, judge: Judge, 
             kept = np.union1d(kept, more)
         return None
 
-    if tried is not None and judge(tried) == kernels.NEARLY_FEASIBLE:
+    if tried is not None and judge(tried) == proof.NEARLY_FEASIBLE:
         nearly = tried
     for widened, exactly in ((False, False), (True, False), (False, True), (True, True)):
         if nearly is not None and not widened:
