@@ -27,6 +27,7 @@ that it imports from.
 import numpy as np
 from numba import njit
 
+from fastlp_rank import selection
 from fastlp_rank.proof import PROVEN, PROVEN_GAP, keys, prove, top
 
 OPTIMAL, INFEASIBLE, LIMIT, NUMERICAL = 0, 1, 2, 3
@@ -44,9 +45,10 @@ _TINY = 1e-12  # a scaled reduced cost, step or violation below this is rounding
 def workspace_sizes(n, m, K, pool):
     """Return how many floats and ints `solve_kernel` needs."""
     K1 = K + 1
-    floats = HEAD + K1 + 3 * K + K1 * K1 * 3 + 6 * K1 + 8 * K + (K1 + 2) * pool + n + m
-    ints = HEAD + K1 * m + 2 * K1 + K + m + n + pool + pool * m
-    return floats, ints
+    selection_floats, selection_ints = selection.sizes(n, K)
+    floats = HEAD + K1 + 3 * K + K1 * K1 * 3 + 6 * K1 + 8 * K + (K1 + 2) * pool + 2 * n + m
+    ints = HEAD + K1 * m + 2 * K1 + K + m + 2 * n + pool + pool * m
+    return floats + selection_floats, ints + selection_ints
 
 
 @njit(cache=True, nogil=True)
@@ -279,6 +281,9 @@ def solve_kernel(
     key = fw[f : f + n]
     f += n
     best = fw[f : f + m]
+    f += m
+    expected = fw[f : f + n]
+    f += n
 
     g = HEAD
     out_ranking = iw[g : g + K1 * m].reshape((K1, m))
@@ -293,9 +298,12 @@ def solve_kernel(
     g += m
     member = iw[g : g + n]
     g += n
+    shown = iw[g : g + n]
+    g += n
     in_basis = iw[g : g + pool_size]
     g += pool_size
     pool_ranking = iw[g : g + pool_size * m].reshape((pool_size, m))
+    g += pool_size * m
 
     # --- scale
     score_size, tidy = _survey(u)
@@ -330,9 +338,6 @@ def solve_kernel(
 
     for i in range(n):
         member[i] = 0
-    for j in range(m):
-        order[j] = j
-        member[j] = 1
 
     pricings = 0
     pivots = 0
@@ -365,6 +370,40 @@ def solve_kernel(
         pool_A[K, pooled] = 1.0
         in_basis[pooled] = 0
         pooled += 1
+
+    if v[0] == v[m - 1]:
+        scratch = selection.carve(fw[f:], iw[g:], n, K)
+        places, sorts, exchanges = selection.select(
+            u, A, lower, upper, m, v[0], scale / exposure, rho, max_pricings, scratch
+        )
+        lists = 0
+        if places > 0:
+            lists = selection.state_answer(scale / exposure, scratch, places, out_weight, out_ranking, out_price)
+        if lists > 0:
+            for j in range(m):
+                order[j] = out_ranking[0, j]
+                member[order[j]] = 1
+            out[3] = selection.largest(u, m, key)
+            for k in range(K):
+                out_ray[k] = np.nan
+                out_rest[k] = 0.0
+            iw[0] = lists
+            iw[1] = sorts
+            iw[2] = exchanges
+            verdict = prove(
+                u, A, lower, upper, v, out, out_weight[:lists], out_price, out_ray, out_ranking, False,
+                max(tol, PROVEN_GAP), feasibility_tol, False, key, order, best, member, expected, shown,
+            )  # fmt: skip
+            if verdict == PROVEN:
+                return OPTIMAL
+            for i in range(n):
+                member[i] = 0
+            iw[0] = 0
+            iw[1] = 0
+
+    for j in range(m):
+        order[j] = j
+        member[j] = 1
 
     while True:
         entering = -K1 - 1  # none
@@ -750,6 +789,7 @@ def solve_kernel(
     verdict = prove(
         u, A, lower, upper, v, out, out_weight[:kept], out_price, out_ray, out_ranking, status == INFEASIBLE,
         max(tol, PROVEN_GAP), feasibility_tol, False, key, order, best, member,
+        expected, shown,
     )  # fmt: skip
     return status if verdict == PROVEN or status == LIMIT else NUMERICAL
 
@@ -774,7 +814,7 @@ def prove_kernel(u, A, lower, upper, v, fw, iw, infeasible, gap_tol, feasibility
     fw[3] = best[m - 1]
     return prove(
         u, A, lower, upper, v, fw[:HEAD], weight, price, ray, ranking, infeasible, gap_tol, feasibility_tol, True, key,
-        order, best, member,
+        order, best, member, np.empty(n), np.empty(n, dtype=np.int64),
     )  # fmt: skip
 
 

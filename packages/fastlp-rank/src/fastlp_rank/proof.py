@@ -137,7 +137,24 @@ def _remainder(bound, centre, exposure, rest):
 
 
 @njit(cache=True, nogil=True)
-def _room(bound, row, exposure, rest, v, weight, ranking):
+def _exposures(v, weight, ranking, expected, shown):
+    """Expected exposure e_i of every item; put those with some into `shown`, and return how many they are."""
+    expected[:] = 0.0
+    count = 0
+    for r in range(weight.size):
+        for j in range(v.size):
+            part = weight[r] * v[j]
+            if part > 0.0:
+                item = ranking[r, j]
+                if expected[item] == 0.0:
+                    shown[count] = item
+                    count += 1
+                expected[item] += part
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _room(bound, row, exposure, rest, expected, shown):
     """Subtract Σ_i a_i e_i from a bound, item by item about the bound per unit of exposure.
 
     So an offset costs no digits. Also return the sum of the parts' sizes, which tells how many digits cancelled.
@@ -145,15 +162,10 @@ def _room(bound, row, exposure, rest, v, weight, ranking):
     centre = bound / exposure
     room = 0.0
     parts = 0.0
-    for r in range(weight.size):
-        total = 0.0
-        absolute = 0.0
-        for j in range(v.size):
-            part = v[j] * (centre - row[ranking[r, j]])
-            total += part
-            absolute += abs(part)
-        room += weight[r] * total
-        parts += weight[r] * absolute
+    for item in shown:
+        part = expected[item] * (centre - row[item])
+        room += part
+        parts += abs(part)
     return room + _remainder(bound, centre, exposure, rest), parts
 
 
@@ -173,7 +185,7 @@ def _shifted_keys(u, A, lower, upper, exposure, theta, multiplier, with_scores, 
 @njit(cache=True, nogil=True)
 def prove(
     u, A, lower, upper, v, out, weight, price, ray, ranking, infeasible, gap_tol, feasibility_tol, shifted, key, order,
-    best, member,
+    best, member, expected, shown,
 ):  # fmt: skip
     r"""Recompute objective, bound and largest violation from the arrays as given; return whether they prove the claim.
 
@@ -196,6 +208,7 @@ def prove(
         objective += weight[r] * total
     out[0] = objective
     out[1] = np.inf
+    shown = shown[: _exposures(v, weight, ranking, expected, shown)]
     multiplier = ray if infeasible else price
     feasible = True
     admissible = True
@@ -212,9 +225,9 @@ def prove(
         parts_above = 0.0
         parts_below = 0.0
         if upper[k] < np.inf:
-            above, parts_above = _room(upper[k], A[k], exposure, rest, v, weight, ranking)
+            above, parts_above = _room(upper[k], A[k], exposure, rest, expected, shown)
         if lower[k] > -np.inf:
-            below, parts_below = _room(lower[k], A[k], exposure, rest, v, weight, ranking)
+            below, parts_below = _room(lower[k], A[k], exposure, rest, expected, shown)
             below = -below
         excess = -min(above, below)
         lost = 0.0 if infeasible else (parts_above if above < below else parts_below) * _CANCELLED
