@@ -145,7 +145,7 @@ def carve(fw, iw, n, K):
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _add1(out, a, p):
     for i in range(out.size):
         out[i] += p * a[i]
@@ -759,12 +759,14 @@ def state_answer(score_unit, s, places, weight, ranking, multiplier):
     Lists are in the order of the keys, ties by index. 0: the vertex is no selection of m items after all.
     """
     near, side, reduced, entries, candidate, basis = s.near, s.side, s.reduced, s.entries, s.candidate, s.basis
-    value, price, unit = s.value, s.price, s.unit
+    value, price, unit, at, low, high = s.value, s.price, s.unit, s.at, s.low, s.high
     loose, ends, starts = s.which, s.factor, s.product
     K = unit.size
     m = ranking.shape[1]
     for k in range(K):
-        multiplier[k] = price[k] * unit[k] * score_unit
+        # what rounding put on a logical, or on a bound that is none, would prove nothing
+        idle = at[k] == _BASIC or (high[k] == np.inf if price[k] > 0.0 else low[k] == -np.inf)
+        multiplier[k] = 0.0 if idle else price[k] * unit[k] * score_unit
     for i in range(K + 1):
         c = basis[i]
         if c >= 0 and value[i] > 1.0 - _WHOLE:
@@ -806,12 +808,12 @@ def state_answer(score_unit, s, places, weight, ranking, multiplier):
     ends[F - 1] = float(m - fixed)
     # a comb of teeth one apart picks the items that it hits: which ones changes where a tooth meets an end
     for f in range(F):
-        at = ends[f] - np.floor(ends[f])
+        start = ends[f] - np.floor(ends[f])
         j = f
-        while j > 0 and starts[j - 1] > at:
+        while j > 0 and starts[j - 1] > start:
             starts[j] = starts[j - 1]
             j -= 1
-        starts[j] = at
+        starts[j] = start
     lists = 0
     for f in range(F):
         length = (starts[f + 1] if f + 1 < F else 1.0) - starts[f]
