@@ -94,7 +94,7 @@ def sizes(n, K):
     return 5 * n + K * n + 2 * (n + K1) + 2 * K1 * K1 + 8 * K1 + 3 * K, 2 * n + (n + K1) + 2 * K1 + K
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True, inline="always")
 def carve(fw, iw, n, K):
     """Lay the arrays out in workspaces."""
     K1 = K + 1
@@ -145,7 +145,7 @@ def carve(fw, iw, n, K):
     )
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True, inline="always")
 def _add1(out, a, p):
     for i in range(out.size):
         out[i] += p * a[i]
@@ -250,7 +250,7 @@ def _invert(columns, basis, work, inverse):
     return True
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True, inline="always")
 def _start(u, A, m, score_unit, s):
     """Fill the near set, and the basis of all logicals and the m-th best item; return the number of places."""
     near, is_near, side, reduced, columns, buffer = s.near, s.is_near, s.side, s.reduced, s.columns, s.buffer
@@ -309,7 +309,7 @@ def _start(u, A, m, score_unit, s):
     return places
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True, inline="always")
 def _leaving(basis, value, edge, low, high):
     """Return the place in the basis that leaves (-1: all is feasible), by how much it is off, and whether above."""
     leaving = -1
@@ -330,7 +330,7 @@ def _leaving(basis, value, edge, low, high):
     return leaving, off, above
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True, inline="always")
 def _candidates(s, places, leaving, sign):
     """Compute the pivot row; list what may enter with its ratio and slope; return how many, and the sum of slopes."""
     side, reduced, entries, columns, ratio, slope = s.side, s.reduced, s.entries, s.columns, s.ratio, s.slope
@@ -405,7 +405,7 @@ def _turning(ratio, slope, candidate, q, off):
     return min(first, q - 1)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True, inline="always")
 def _entering(s, q, off):
     """Choose among the candidates: where the slope turns, of the largest pivot among equals."""
     ratio, slope, candidate = s.ratio, s.slope, s.candidate
@@ -427,14 +427,14 @@ def _entering(s, q, off):
     return e
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True, inline="always")
 def _size(s, candidate):
     """Size of the pivot row's entry of a candidate."""
     entries, pivot_row = s.entries, s.pivot_row
     return abs(entries[candidate]) if candidate >= 0 else abs(pivot_row[-1 - candidate])
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True, inline="always")
 def _flip_item(s, c):
     """Send an item to its other bound."""
     side, columns, at, shift = s.side, s.columns, s.at, s.shift
@@ -445,7 +445,7 @@ def _flip_item(s, c):
     shift[at.size] -= step
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True, inline="always")
 def _flip_row(s, k):
     """Send a logical to its other bound."""
     at, low, high, shift = s.at, s.low, s.high, s.shift
@@ -454,7 +454,7 @@ def _flip_row(s, k):
     at[k] = _AT_UPPER if at[k] == _AT_LOWER else _AT_LOWER
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True, inline="always")
 def _apply_shift(s):
     """Move the basic values by B⁻¹ shift."""
     value, inverse, shift = s.value, s.inverse, s.shift
@@ -463,7 +463,7 @@ def _apply_shift(s):
             _add1(value, inverse[k], shift[k])
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True, inline="always")
 def _pivot(s, places, q, chosen, leaving, sign):
     """Flip what the step passes, then exchange the chosen candidate and the leaving variable; False: no pivot."""
     side, reduced, entries, columns, ratio, candidate = s.side, s.reduced, s.entries, s.columns, s.ratio, s.candidate
@@ -527,7 +527,7 @@ def _pivot(s, places, q, chosen, leaving, sign):
     return True
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(cache=True, nogil=True, inline="always")
 def _update_inverse(s, leaving, pivot):
     """Exchange the leaving column in B⁻¹ and in the steepest edge weights."""
     edge, inverse, pivot_row, column, product = s.edge, s.inverse, s.pivot_row, s.pivot_column, s.product
