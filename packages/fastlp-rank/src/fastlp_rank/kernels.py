@@ -400,6 +400,13 @@ def solve_kernel(
                 member[i] = 0
             iw[0] = 0
             iw[1] = 0
+        if places < 0:  # no use in looking for the best list first
+            stage = _PHASE_1
+            with_scores = False
+            bound = 0.0
+            for k in range(K):
+                feasible_best[k] = 0.0
+                penalty[k] = rho[k] * (units[k] if units.size else 1.0) / rho_max
 
     for j in range(m):
         order[j] = j

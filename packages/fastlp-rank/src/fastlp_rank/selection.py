@@ -683,8 +683,9 @@ def _sharpen(u, score_unit, s, places):
 
 @njit(cache=True, nogil=True)
 def select(u, A, lower, upper, m, slot_weight, score_unit, row_sizes, max_pricings, s):
-    """Find an optimal vertex in the scratch arrays; return its places (0: not found), pricings and pivots.
+    """Find an optimal vertex in the scratch arrays; return its places, pricings and pivots.
 
+    No places (0): not found. -1: the rows seem to contradict each other.
     ``row_sizes`` are max_i |a_ki| times what all slots weigh; the scratch must be carved for this n and K.
     """
     columns, ratio, basis, value, edge, inverse = s.columns, s.ratio, s.basis, s.value, s.edge, s.inverse
@@ -735,7 +736,9 @@ def select(u, A, lower, upper, m, slot_weight, score_unit, row_sizes, max_pricin
         sign = -1.0 if above else 1.0
         q, total = _candidates(s, places, leaving, sign)
         if total <= off - _TINY:
-            if places == n or pricings >= max_pricings:
+            if places == n:
+                return -1, pricings, pivots
+            if pricings >= max_pricings:
                 break
             pricings += 1
             places = _grow(u, A, m, score_unit, s, places, True)
