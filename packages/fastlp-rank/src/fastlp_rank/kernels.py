@@ -16,6 +16,9 @@ one selection of the m largest keys. :math:`G(\lambda) = h(\lambda) + \sum_k \ma
 best λ seen (Wentges 1997). Leaving the bounds [L, U] costs M_k a unit: a finite box |λ_k| <= M_k, raised when it
 binds, then replaced by a proof (phase 1, c = 0) that the rows contradict each other or by hard bounds.
 
+Where all slots weigh the same, `fastlp_rank.selection` is asked first; this method answers what it leaves, and begins
+with phase 1 where it finds the rows contradictory.
+
 Everything lives in two flat workspace arrays that the caller owns; nothing is allocated here. Scores and rows are
 scaled so that c and A stay within [-1, 1]. No status leaves before `prove_kernel`'s arithmetic has confirmed it from
 the arrays as given; what it does not confirm, and data that one scale does not suit, is for `fastlp_rank.untidy`.

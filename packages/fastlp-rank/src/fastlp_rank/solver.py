@@ -80,7 +80,7 @@ class Workspace:
 
     @property
     def pricings(self) -> int:
-        """How often candidates were sorted."""
+        """How often all candidates were priced."""
         return int(self._ints[1])
 
     @property
@@ -175,7 +175,7 @@ class RankingSolution:
     bound : float
         No feasible lottery is better than this; -inf when infeasible.
     pricings : int
-        How often the candidates were sorted.
+        How often all candidates were priced.
     """
 
     problem: RankingProblem
@@ -337,7 +337,7 @@ def solve(
     tol : float
         Stop when the bound is within this fraction of the objective. The method is finite: a smaller one costs little.
     max_pricings : int
-        Stop with ``Status.LIMIT`` after this many sorts of the candidates (typically 20 to 100 suffice).
+        Stop with ``Status.LIMIT`` after pricing all candidates this often (typically 20 to 100 times suffice).
     warm : RankingSolution, optional
         Solution of a problem with the same candidates, in the same order, and slots (new scores or bounds):
         its rankings are known from the start.
@@ -354,8 +354,9 @@ def solve(
 
     References
     ----------
-    Dantzig-Wolfe column generation on K + 1 rows with smoothed prices; see `fastlp_rank.kernels`. Our formulation of
-    the method family of Wang et al., arXiv:2211.12409.
+    Dantzig-Wolfe column generation on K + 1 rows with smoothed prices, see `fastlp_rank.kernels`; with equal slot
+    weights a dual simplex, see `fastlp_rank.selection`. Our formulation of the method family of Wang et al.,
+    arXiv:2211.12409.
 
     Examples
     --------
