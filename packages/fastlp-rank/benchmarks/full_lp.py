@@ -1,6 +1,7 @@
 """The assignment LP with all n·m variables as arrays, and the loop that times a peer on it; peer scripts import it.
 
-max c·x,  row_lower <= A x <= row_upper,  x >= 0; columns are (item, slot); rows are slots, items, constraints.
+max c·x,  row_lower <= A x <= row_upper,  0 <= x <= column_upper; columns are (item, slot); rows are slots, items,
+constraints.
 """
 
 import json
@@ -14,16 +15,17 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class FullLP:
+class LP:
     cost: np.ndarray
     start: np.ndarray  # compressed columns
     index: np.ndarray
     value: np.ndarray
     row_lower: np.ndarray
     row_upper: np.ndarray
+    column_upper: np.ndarray
 
 
-def build(instance: dict) -> FullLP:
+def build(instance: dict) -> LP:
     u, v = np.array(instance["scores"]), np.array(instance["slot_weights"])
     n, m = u.size, v.size
     A = np.array(instance["rows"]).reshape(-1, n)
@@ -32,17 +34,18 @@ def build(instance: dict) -> FullLP:
     constraint = np.broadcast_to(m + n + np.arange(len(A))[:, None], (len(A), n * m))
     index = np.concatenate([[slot, m + item], constraint]).T
     present = dense != 0.0
-    return FullLP(
+    return LP(
         u[item] * v[slot],
         np.concatenate([[0], np.cumsum(present.sum(axis=1))]).astype(np.int32),
         index[present].astype(np.int32),
         dense[present],
         np.concatenate([np.ones(m), np.zeros(n), np.array(instance["lower"], dtype=float)]),
         np.concatenate([np.ones(m), np.ones(n), np.array(instance["upper"], dtype=float)]),
+        np.full(n * m, np.inf),
     )
 
 
-def main(settings: dict[str, Callable[[FullLP], tuple[Callable[[], None], Callable[[], float]]]], version: str) -> None:
+def main(settings: dict[str, Callable[[LP], tuple[Callable[[], None], Callable[[], float]]]], version: str) -> None:
     """Time every setting of a peer on every instance.
 
     A setting prepares a fresh model and returns two functions: one that solves it (timed alone) and one that reads the

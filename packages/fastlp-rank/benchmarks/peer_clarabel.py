@@ -7,10 +7,10 @@
 import clarabel
 import numpy as np
 import scipy.sparse
-from full_lp import FullLP, main
+from full_lp import LP, main
 
 
-def prepare(lp: FullLP):
+def prepare(lp: LP):
     rows, n = lp.row_lower.size, lp.cost.size
     matrix = scipy.sparse.csc_matrix((lp.value, lp.index, lp.start), (rows, n)).tocsr()
     equal = lp.row_lower == lp.row_upper

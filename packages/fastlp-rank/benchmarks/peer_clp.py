@@ -9,19 +9,18 @@ import importlib.metadata
 import numpy as np
 from cylp.cy import CyClpSimplex
 from cylp.cy.CyCoinPackedMatrix import CyCoinPackedMatrix
-from full_lp import FullLP, main
+from full_lp import LP, main
 
 
-def prepare(lp: FullLP, method: str):
+def prepare(lp: LP, method: str):
     column = np.repeat(np.arange(lp.cost.size, dtype=np.int32), np.diff(lp.start))
     matrix = CyCoinPackedMatrix(True, lp.index, column, lp.value)
     solver = CyClpSimplex()
     solver.logLevel = 0
-    infinite = np.full(lp.cost.size, 1e30)
     solver.loadProblem(
         matrix,
         np.zeros(lp.cost.size),
-        infinite,
+        np.nan_to_num(lp.column_upper, posinf=1e30),
         -lp.cost,
         np.nan_to_num(lp.row_lower, neginf=-1e30),
         np.nan_to_num(lp.row_upper, posinf=1e30),
@@ -29,7 +28,8 @@ def prepare(lp: FullLP, method: str):
     return getattr(solver, method), lambda: -solver.objectiveValue
 
 
-main(
-    {"CLP primal": lambda lp: prepare(lp, "primal"), "CLP dual": lambda lp: prepare(lp, "dual")},
-    f"cylp {importlib.metadata.version('cylp')}",
-)
+if __name__ == "__main__":
+    main(
+        {"CLP primal": lambda lp: prepare(lp, "primal"), "CLP dual": lambda lp: prepare(lp, "dual")},
+        f"cylp {importlib.metadata.version('cylp')}",
+    )

@@ -7,11 +7,11 @@
 import numpy as np
 import ortools
 import scipy.sparse
-from full_lp import FullLP, main
+from full_lp import LP, main
 from ortools.linear_solver.python import model_builder_helper
 
 
-def prepare(lp: FullLP):
+def prepare(lp: LP):
     matrix = scipy.sparse.csc_matrix((lp.value, lp.index, lp.start), (lp.row_lower.size, lp.cost.size)).tocsr()
     model = model_builder_helper.ModelBuilderHelper()
     model.fill_model_from_sparse_data(

@@ -109,6 +109,9 @@ class Certificate:
         λ, in the order of the constraints; NaN when infeasible.
     ray : array of float64, shape (K,)
         Farkas ray; NaN unless infeasible.
+    rest : array of float64, shape (K,), optional
+        What rounding left out of ``prices`` or ``ray``: the multipliers are their sums, which are evaluated in
+        fractions. Where entries of 1e15 cancel, a proof needs more digits than a float has.
     """
 
     status: Status
@@ -116,6 +119,7 @@ class Certificate:
     weights: Floats
     prices: Floats
     ray: Floats
+    rest: Floats | None = None
 
     def verify(self, problem: RankingProblem, *, tol: float = 1e-9) -> Verification:
         """Recompute value, bound and violations from ``problem``.
@@ -173,9 +177,11 @@ def verify_arrays(
     permutes = all(len(set(r)) == len(r) and min(r) >= 0 and max(r) < n for r in rankings.tolist())
     if rankings.shape != (weights.size, m) or not permutes or not 0.0 < math.fsum(weights) < math.inf:
         return Verification(certificate.status, False, math.nan, math.inf, math.inf, math.inf, 0.0, math.inf)
-    found, steep = _evaluate(certificate, _Numbers(scores, rows, lower, upper, slot_weights), tol, feasibility_tol)
-    if found.holds and not steep:
-        return found
+    if certificate.rest is None or not certificate.rest.any():
+        numbers = _Numbers(scores, rows, lower, upper, slot_weights)
+        found, unclear = _evaluate(certificate, numbers, tol, feasibility_tol)
+        if found.holds and not unclear:
+            return found
     exact = _Numbers(scores, rows, lower, upper, slot_weights, exact=True)
     return _evaluate(certificate, exact, tol, feasibility_tol)[0]
 
@@ -218,6 +224,10 @@ class _Numbers:
             room += float(Fraction(bound) - Fraction(centre) * sum(map(Fraction, self.v.tolist())))
         return room
 
+    def parts(self, k: int, bound: float, exposure: NDArray[Any]) -> float:
+        """Sum of the sizes of what `room` adds up: how many digits may have cancelled."""
+        return float(np.abs(self.centre(bound) - self.A[k]) @ exposure) if math.isfinite(bound) else 0.0
+
     def size(self, k: int, bound: float) -> float:
         """Size of row k about a bound."""
         _, rows, slot_weights = self.floats
@@ -231,7 +241,7 @@ class _Numbers:
 def _evaluate(
     certificate: Certificate, numbers: _Numbers, tol: float, feasibility_tol: float
 ) -> tuple[Verification, bool]:
-    """Verification, and whether rounding of the prices' terms could have decided it."""
+    """Verification, and whether rounding of an activity or of the prices' terms could have decided it."""
     scores, _, slot_weights = numbers.floats
     weights = numbers.own(certificate.weights)
     mass = numbers.sum(weights)
@@ -243,8 +253,12 @@ def _evaluate(
 
     infeasible = certificate.status is Status.INFEASIBLE
     multipliers = (certificate.ray if infeasible else certificate.prices).tolist()
-    admissible = all(math.isfinite(x) for x in multipliers)
+    rest = [0.0] * len(multipliers) if certificate.rest is None else certificate.rest.tolist()
+    admissible = all(map(math.isfinite, multipliers + rest))
+    if numbers.exact and admissible:
+        multipliers = [Fraction(x) + Fraction(y) for x, y in zip(multipliers, rest, strict=True)]
     violation, violated, room, unused, rounding, steepness = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    unclear = False  # whether rounding of an activity may have decided that a row is met
     unmet = 0.0  # unused room beyond the last bits of the bounds
     cut = float(np.partition(scores, scores.size - slot_weights.size)[scores.size - slot_weights.size])
     key = numbers.own(np.zeros(scores.size)) if infeasible else numbers.u - numbers.own(np.array([cut]))[0]
@@ -253,8 +267,14 @@ def _evaluate(
         low, high = numbers.lower[k], numbers.upper[k]
         above, below = numbers.room(k, high, exposure), -numbers.room(k, low, exposure)
         excess, bound = max((-above, high), (-below, low))
-        if excess > ROUNDING * abs(bound):
-            violation = max(violation, float(excess) / (numbers.size(k, bound) * float(numbers.total)))
+        lost = 0.0 if numbers.exact else _CANCELLED * numbers.parts(k, bound, exposure)
+        hidden = ROUNDING * abs(bound)
+        if excess + lost > hidden:
+            size = numbers.size(k, bound) * float(numbers.total)
+            allowed = max(feasibility_tol * size, hidden)
+            unclear = unclear or excess - lost <= allowed < excess + lost
+        if excess > hidden:
+            violation = max(violation, float(excess) / size)
             violated += excess
         if price == 0.0 or not admissible:
             continue
@@ -262,15 +282,15 @@ def _evaluate(
         if not math.isfinite(bound):
             admissible = False
             continue
-        steep = Fraction(abs(price)) if numbers.exact else abs(price)
-        key = key - (steep if price > 0.0 else -steep) * (numbers.A[k] - numbers.centre(bound))
+        steep = abs(price)
+        key = key - price * (numbers.A[k] - numbers.centre(bound))
         if not numbers.exact:
             parts += abs(price) * np.abs(numbers.A[k] - numbers.centre(bound))
         room += steep * spare
         unused += steep * max(spare, 0)
         unmet += steep * (spare if spare > ROUNDING * abs(bound) else 0)
-        rounding += abs(price) * ROUNDING * abs(bound)
-        steepness += abs(price) * numbers.size(k, bound)
+        rounding += float(steep) * ROUNDING * abs(bound)
+        steepness += float(steep) * numbers.size(k, bound)
     feasible = violation <= feasibility_tol
 
     if infeasible:
@@ -307,4 +327,4 @@ def _evaluate(
         return found, False
     error = _CANCELLED * parts
     within_reach = key + error >= np.sort(key - error)[-slot_weights.size]
-    return found, float(error[within_reach].max()) > 0.1 * tol * unit / float(numbers.total)
+    return found, unclear or float(error[within_reach].max()) > 0.1 * tol * unit / float(numbers.total)

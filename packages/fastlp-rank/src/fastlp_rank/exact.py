@@ -31,12 +31,12 @@ _IDLE = 40
 
 @dataclass(frozen=True)
 class Vertex:
-    """Where the method stopped: a basis' rankings with their weights, and its prices (of phase 1 when infeasible)."""
+    """Where the method stopped: a basis' rankings with their weights, and its multipliers (of phase 1: a ray)."""
 
     status: Status
     rankings: list[tuple[int, ...]]
     weights: list[float]
-    prices: list[float]
+    multipliers: list[Fraction]
     pricings: int
 
 
@@ -280,11 +280,10 @@ class _Master:
     ) -> Vertex:
         shown = [(self.rankings[b], float(value)) for b, value in zip(basis, x, strict=True) if b >= 0 and value > 0]
         if status is Status.INFEASIBLE:
-            prices = [float(p / c) * w for p, c, w in zip(y, self.penalty, self.violation_costs.tolist(), strict=False)]
+            costs = map(Fraction, self.violation_costs.tolist())
+            multipliers = [p / c * w for p, c, w in zip(y, self.penalty, costs, strict=False)]
         elif feasible:
-            prices = [
-                float(p * Fraction(2) ** (s - self.score_shift)) for p, s in zip(y, self.row_shifts, strict=False)
-            ]
+            multipliers = [p * Fraction(2) ** (s - self.score_shift) for p, s in zip(y, self.row_shifts, strict=False)]
         else:
-            prices = [0.0] * self.K
-        return Vertex(status, [r for r, _ in shown], [w for _, w in shown], prices, pricings)
+            multipliers = [Fraction(0)] * self.K
+        return Vertex(status, [r for r, _ in shown], [w for _, w in shown], multipliers, pricings)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["UNTIDY", "Instance", "awkward", "bandit_shaped", "diversity_rows", "exposure", "untidy"]
+__all__ = ["UNTIDY", "Instance", "awkward", "bandit_shaped", "diversity_rows", "exposure", "selection", "untidy"]
 
 Floats = NDArray[np.float64]
 
@@ -27,10 +27,19 @@ def exposure(n: int, m: int, K: int, seed: int) -> Instance:
     u ~ Beta(2, 5); each of K groups holds 30 % of the items at random; v_j = 1 / log2(j + 1); the row is <= where the
     greedy ranking exceeds the target, >= elsewhere.
     """
+    return _towards_population(n, 1.0 / np.log2(np.arange(2.0, m + 2.0)), K, seed)
+
+
+def selection(n: int, m: int, K: int, seed: int) -> Instance:
+    """Draw the same with equal slot weights."""
+    return _towards_population(n, np.ones(m), K, seed)
+
+
+def _towards_population(n: int, slot_weights: Floats, K: int, seed: int) -> Instance:
     rng = np.random.default_rng(seed)
     scores = rng.beta(2.0, 5.0, n)
     rows = (rng.random((K, n)) < 0.3).astype(np.float64)
-    slot_weights = 1.0 / np.log2(np.arange(2.0, m + 2.0))
+    m = slot_weights.size
     greedy = np.argsort(-scores, kind="stable")[:m]
     reached = rows[:, greedy] @ slot_weights
     target = 0.4 * reached + 0.6 * rows.mean(axis=1) * slot_weights.sum()

@@ -16,17 +16,25 @@ one selection of the m largest keys. :math:`G(\lambda) = h(\lambda) + \sum_k \ma
 best λ seen (Wentges 1997). Leaving the bounds [L, U] costs M_k a unit: a finite box |λ_k| <= M_k, raised when it
 binds, then replaced by a proof (phase 1, c = 0) that the rows contradict each other or by hard bounds.
 
+Where all slots weigh the same, `fastlp_rank.selection` is asked first; this method answers what it leaves, and begins
+with phase 1 where it finds the rows contradictory.
+
 Everything lives in two flat workspace arrays that the caller owns; nothing is allocated here. Scores and rows are
 scaled so that c and A stay within [-1, 1]. No status leaves before `prove_kernel`'s arithmetic has confirmed it from
 the arrays as given; what it does not confirm, and data that one scale does not suit, is for `fastlp_rank.untidy`.
+
+Numba looks at the time of this file alone when it decides whether to compile again: touch it after a change of a file
+that it imports from.
 """
 
 import numpy as np
 from numba import njit
 
+from fastlp_rank import selection
+from fastlp_rank.proof import PROVEN, PROVEN_GAP, keys, prove, top
+
 OPTIMAL, INFEASIBLE, LIMIT, NUMERICAL = 0, 1, 2, 3
 BAD_SCORES, BAD_ROWS, BAD_SHAPES, BAD_SLOTS, BAD_BOUNDS, TOO_LARGE_SCORES, TOO_LARGE_ROWS = -1, -2, -3, -4, -5, -6, -7
-UNPROVEN, PROVEN, NEARLY_FEASIBLE = 0, 1, 2
 
 HEAD = 4
 """Leading results: floats objective, bound, largest violation, m-th largest score; ints number of rankings, pricings,
@@ -34,19 +42,16 @@ pivots, -."""
 
 _SCORES_AND_BOX, _PHASE_1, _HARD = 0, 1, 2
 _TINY = 1e-12  # a scaled reduced cost, step or violation below this is rounding
-PROVEN_GAP = 1e-9  # a gap below this fraction of the scores' size is none
-_ROUNDING = 16.0 * 2.0**-52  # what the last bits of a bound or score may hide, relative to it
-_CANCELLED = 4.0 * 2.0**-52  # rounding of a key, relative to its parts
-_FEWEST = 3  # other items that define a size, at least
 
 
 @njit(cache=True, nogil=True)
 def workspace_sizes(n, m, K, pool):
     """Return how many floats and ints `solve_kernel` needs."""
     K1 = K + 1
-    floats = HEAD + K1 + 2 * K + K1 * K1 * 3 + 6 * K1 + 8 * K + (K1 + 2) * pool + n + m
-    ints = HEAD + K1 * m + 2 * K1 + K + m + n + pool + pool * m
-    return floats, ints
+    selection_floats, selection_ints = selection.sizes(n, K)
+    floats = HEAD + K1 + 3 * K + K1 * K1 * 3 + 6 * K1 + 8 * K + (K1 + 2) * pool + 2 * n + m
+    ints = HEAD + K1 * m + 2 * K1 + K + m + 2 * n + pool + pool * m
+    return floats + selection_floats, ints + selection_ints
 
 
 @njit(cache=True, nogil=True)
@@ -76,70 +81,6 @@ def _survey(x):
     extreme = top > np.int64(0x6000000000000000) or 0 < top < np.int64(0x2000000000000000)
     largest = np.int64(top)
     return largest.view(np.float64), not (offset or mixed or extreme)
-
-
-@njit(cache=True, nogil=True)
-def _axpy1(key, a, p):
-    for i in range(key.size):
-        key[i] -= p * a[i]
-
-
-@njit(cache=True, nogil=True)
-def _axpy3(key, a, b, c, p, q, r):
-    for i in range(key.size):
-        key[i] -= p * a[i] + q * b[i] + r * c[i]
-
-
-@njit(cache=True, nogil=True)
-def _keys(u, A, price, with_scores, key):
-    """key_i = u_i - sum_k price_k a_ki."""
-    if with_scores:
-        key[:] = u
-    else:
-        key[:] = 0.0
-    K = A.shape[0]
-    k = 0
-    while k + 2 < K:
-        _axpy3(key, A[k], A[k + 1], A[k + 2], price[k], price[k + 1], price[k + 2])
-        k += 3
-    while k < K:
-        _axpy1(key, A[k], price[k])
-        k += 1
-
-
-@njit(cache=True, nogil=True)
-def _top(key, order, best, member):
-    """Put the m items of largest key (ties: smaller index) into `order`, best first, starting from its old content.
-
-    The old content gives a threshold that few other items pass, and is nearly sorted already.
-    """
-    m = order.size
-    for j in range(m):
-        item = order[j]
-        value = key[item]
-        place = j
-        while place > 0 and (best[place - 1] < value or (best[place - 1] == value and order[place - 1] > item)):
-            best[place] = best[place - 1]
-            order[place] = order[place - 1]
-            place -= 1
-        best[place] = value
-        order[place] = item
-    threshold = best[m - 1]
-    for i in range(key.size):
-        if key[i] >= threshold and member[i] == 0:
-            value = key[i]
-            if value == threshold and order[m - 1] < i:
-                continue
-            member[order[m - 1]] = 0
-            member[i] = 1
-            place = m - 1
-            while place > 0 and (best[place - 1] < value or (best[place - 1] == value and order[place - 1] > i)):
-                best[place] = best[place - 1]
-                order[place] = order[place - 1]
-                place -= 1
-            best[place] = value
-            order[place] = i
-            threshold = best[m - 1]
 
 
 @njit(cache=True, nogil=True)
@@ -234,192 +175,6 @@ def _break_at(variable, region, d, low, high):
     return high[k], region == 0 and high[k] < np.inf
 
 
-@njit(cache=True, nogil=True)
-def _counts_as_none(error, values, centre, tol, m):
-    """Whether error <= tol times the size of `values` about `centre`, or hides in the centre's last bits.
-
-    The size is that of `certificate.size_about`: how far the max(m, 3)-th nearest value is from the nearest one.
-    """
-    blur = _ROUNDING * abs(centre)
-    if error <= blur:
-        return True
-    nearest = values[0]
-    for i in range(1, values.size):
-        if abs(values[i] - centre) < abs(nearest - centre):
-            nearest = values[i]
-    blur = max(blur, _ROUNDING * abs(nearest))
-    reach = error / tol if tol > 0.0 else np.inf
-    near = 0
-    different = 0
-    for i in range(values.size):
-        distance = abs(values[i] - nearest)
-        different += distance > blur
-        near += blur < distance < reach
-    if different == 0:
-        return error <= tol * max(abs(centre), abs(nearest))
-    return near < min(max(m, _FEWEST), different)
-
-
-@njit(cache=True, nogil=True)
-def _sum_and_rest(v):
-    """Σ v_j as a float and what rounding left out of it (Knuth's two-sum)."""
-    total = 0.0
-    rest = 0.0
-    for j in range(v.size):
-        new = total + v[j]
-        part = new - total
-        rest += (total - (new - part)) + (v[j] - part)
-        total = new
-    return total, rest
-
-
-@njit(cache=True, nogil=True)
-def _remainder(bound, centre, exposure, rest):
-    """Subtract centre · (exposure + rest) from a bound that nearly equals it (Dekker's two-product)."""
-    product = centre * exposure
-    split = 134217729.0 * centre
-    high = split - (split - centre)
-    low = centre - high
-    split = 134217729.0 * exposure
-    wide = split - (split - exposure)
-    narrow = exposure - wide
-    lost = ((high * wide - product) + high * narrow + low * wide) + low * narrow
-    remainder = ((bound - product) - lost) - centre * rest
-    return remainder if abs(remainder) < np.inf else bound - product
-
-
-@njit(cache=True, nogil=True)
-def _room(bound, row, exposure, rest, v, weight, ranking):
-    """Subtract Σ_i a_i e_i from a bound, item by item about the bound per unit of exposure.
-
-    So an offset costs no digits. Also return the sum of the parts' sizes, which tells how many digits cancelled.
-    """
-    centre = bound / exposure
-    room = 0.0
-    parts = 0.0
-    for r in range(weight.size):
-        total = 0.0
-        absolute = 0.0
-        for j in range(v.size):
-            part = v[j] * (centre - row[ranking[r, j]])
-            total += part
-            absolute += abs(part)
-        room += weight[r] * total
-        parts += weight[r] * absolute
-    return room + _remainder(bound, centre, exposure, rest), parts
-
-
-@njit(cache=True, nogil=True)
-def _shifted_keys(u, A, lower, upper, exposure, theta, multiplier, with_scores, key):
-    """key_i up to a constant, every score about theta and every row about the bound that its multiplier prices."""
-    for i in range(key.size):
-        key[i] = u[i] - theta if with_scores else 0.0
-    for k in range(multiplier.size):
-        price = multiplier[k]
-        if price != 0.0:
-            centre = (upper[k] if price > 0.0 else lower[k]) / exposure
-            for i in range(key.size):
-                key[i] -= price * (A[k, i] - centre)
-
-
-@njit(cache=True, nogil=True)
-def _prove(
-    u, A, lower, upper, v, out, weight, price, ray, ranking, infeasible, gap_tol, feasibility_tol, shifted, key, order,
-    best, member,
-):  # fmt: skip
-    r"""Recompute objective, bound and largest violation from the arrays as given; return whether they prove the claim.
-
-    .. math:: G(\lambda) - f = \sum_r \alpha_r \sum_j v_j (\operatorname{key}_{(j)} - \operatorname{key}_{\pi_r(j)})
-              + \sum_k |\lambda_k| \, s_k
-
-    with s_k the room between row k's activity and the bound that λ_k prices: no large numbers cancel. Where a lottery
-    counts as feasible, the bound is that over the lotteries that violate no row by more than it does. The sizes that
-    make violation and gap unit-free are those of `fastlp_rank.certificate`. NEARLY_FEASIBLE: the rows contradict each
-    other, but by so little that all might be met to `feasibility_tol`. `order` and `member` hold any m items.
-    """
-    K = A.shape[0]
-    m = v.size
-    exposure, rest = _sum_and_rest(v)
-    objective = 0.0
-    for r in range(weight.size):
-        total = 0.0
-        for j in range(m):
-            total += v[j] * u[ranking[r, j]]
-        objective += weight[r] * total
-    out[0] = objective
-    out[1] = np.inf
-    multiplier = ray if infeasible else price
-    feasible = True
-    admissible = True
-    largest = 0.0
-    violation = 0.0
-    room = 0.0  # Σ |λ_k| s_k, where s_k is negative for a violated bound
-    unused = 0.0  # its positive part, without what hides in the bound's last bits
-    usable = 0.0  # its positive part
-    blur = 0.0
-    error = 0.0  # what rounding may have done to the keys of the items shown
-    for k in range(K):
-        above = np.inf
-        below = np.inf
-        parts_above = 0.0
-        parts_below = 0.0
-        if upper[k] < np.inf:
-            above, parts_above = _room(upper[k], A[k], exposure, rest, v, weight, ranking)
-        if lower[k] > -np.inf:
-            below, parts_below = _room(lower[k], A[k], exposure, rest, v, weight, ranking)
-            below = -below
-        excess = -min(above, below)
-        if excess > 0.0:
-            centre = (upper[k] if above < below else lower[k]) / exposure
-            allowed = feasibility_tol * K if infeasible else feasibility_tol
-            feasible = feasible and _counts_as_none(excess / exposure, A[k], centre, allowed, m)
-            largest = max(largest, excess)
-            violation += excess if excess > _ROUNDING * abs(centre) * exposure else 0.0
-        if multiplier[k] != 0.0:
-            spare = above if multiplier[k] > 0.0 else below
-            admissible = admissible and spare < np.inf and abs(multiplier[k]) < np.inf
-            if infeasible:
-                admissible = admissible and abs(multiplier[k]) <= 1.0 + 1e-9
-            bits = _ROUNDING * abs(upper[k] if multiplier[k] > 0.0 else lower[k])
-            room += abs(multiplier[k]) * spare
-            usable += abs(multiplier[k]) * max(spare, 0.0)
-            unused += abs(multiplier[k]) * (spare if spare > bits else 0.0)
-            blur += abs(multiplier[k]) * bits
-            error += abs(multiplier[k]) * (parts_above if multiplier[k] > 0.0 else parts_below) * _CANCELLED
-    out[2] = largest
-    if infeasible:
-        out[1] = -np.inf
-    if not admissible:
-        return UNPROVEN
-    if shifted or infeasible:
-        _shifted_keys(u, A, lower, upper, exposure, out[3], multiplier, not infeasible, key)
-    else:
-        _keys(u, A, multiplier, True, key)
-    _top(key, order, best, member)
-    if infeasible:
-        least = 0.0
-        for j in range(m):
-            least -= v[j] * best[j]
-        if least > blur + error and violation - least <= gap_tol * violation + blur:
-            return NEARLY_FEASIBLE if feasible else PROVEN
-        return UNPROVEN
-    shortfall = 0.0
-    for r in range(weight.size):
-        total = 0.0
-        for j in range(m):
-            total += v[j] * (best[j] - key[ranking[r, j]])
-        shortfall += weight[r] * total
-    if not feasible:
-        out[1] = objective + (shortfall + room)
-        return UNPROVEN
-    out[1] = objective + (shortfall + usable)
-    gap = (shortfall + unused + error) / exposure
-    mean = objective / exposure - out[3]
-    if gap <= max(-gap_tol * mean, _ROUNDING * abs(mean)):
-        return PROVEN
-    return PROVEN if _counts_as_none(gap, u, out[3], gap_tol, m) else UNPROVEN
-
-
 @njit(
     "int64(float64[::1], float64[:,::1], float64[::1], float64[::1], float64[::1], float64[::1], int64[::1],"
     " int64, int64, float64, float64, float64, float64, int64, int64, float64[::1])",
@@ -449,9 +204,10 @@ def solve_kernel(
 
     Returns OPTIMAL or INFEASIBLE (proven), LIMIT, NUMERICAL (not proven, or not tried: zero pricings) or one of the
     BAD_ codes (nothing was computed). `fw` then begins with objective, bound, largest violation, m-th largest score,
-    weights[K + 1], prices[K], ray[K]; `iw` with number of rankings, pricings, pivots, -, rankings[K + 1, m]. `warm`
-    rankings already stand there on entry and join the pool. `units` is empty for data as a user states them; otherwise
-    the data are centred and scaled already, and units[k] is row k's unit in the sum that phase 1 minimises.
+    weights[K + 1], prices[K], ray[K], rest[K] (0: the prices are what the proof used); `iw` with number of rankings,
+    pricings, pivots, -, rankings[K + 1, m]. `warm` rankings already stand there on entry and join the pool. `units` is
+    empty for data as a user states them; otherwise the data are centred and scaled already, and units[k] is row k's
+    unit in the sum that phase 1 minimises.
     """
     K = A.shape[0]
     n = A.shape[1]
@@ -482,6 +238,8 @@ def solve_kernel(
     out_price = fw[f : f + K]
     f += K
     out_ray = fw[f : f + K]
+    f += K
+    out_rest = fw[f : f + K]
     f += K
     B = fw[f : f + K1 * K1].reshape((K1, K1))
     f += K1 * K1
@@ -526,6 +284,9 @@ def solve_kernel(
     key = fw[f : f + n]
     f += n
     best = fw[f : f + m]
+    f += m
+    expected = fw[f : f + n]
+    f += n
 
     g = HEAD
     out_ranking = iw[g : g + K1 * m].reshape((K1, m))
@@ -540,9 +301,12 @@ def solve_kernel(
     g += m
     member = iw[g : g + n]
     g += n
+    shown = iw[g : g + n]
+    g += n
     in_basis = iw[g : g + pool_size]
     g += pool_size
     pool_ranking = iw[g : g + pool_size * m].reshape((pool_size, m))
+    g += pool_size * m
 
     # --- scale
     score_size, tidy = _survey(u)
@@ -577,9 +341,6 @@ def solve_kernel(
 
     for i in range(n):
         member[i] = 0
-    for j in range(m):
-        order[j] = j
-        member[j] = 1
 
     pricings = 0
     pivots = 0
@@ -612,6 +373,47 @@ def solve_kernel(
         pool_A[K, pooled] = 1.0
         in_basis[pooled] = 0
         pooled += 1
+
+    if v[0] == v[m - 1]:
+        scratch = selection.carve(fw[f:], iw[g:], n, K)
+        places, sorts, exchanges = selection.select(
+            u, A, lower, upper, m, v[0], scale / exposure, rho, max_pricings, scratch
+        )
+        lists = 0
+        if places > 0:
+            lists = selection.state_answer(scale / exposure, scratch, places, out_weight, out_ranking, out_price)
+        if lists > 0:
+            for j in range(m):
+                order[j] = out_ranking[0, j]
+                member[order[j]] = 1
+            out[3] = selection.largest(u, m, key)
+            for k in range(K):
+                out_ray[k] = np.nan
+                out_rest[k] = 0.0
+            iw[0] = lists
+            iw[1] = sorts
+            iw[2] = exchanges
+            verdict = prove(
+                u, A, lower, upper, v, out, out_weight[:lists], out_price, out_ray, out_ranking, False,
+                max(tol, PROVEN_GAP), feasibility_tol, False, key, order, best, member, expected, shown,
+            )  # fmt: skip
+            if verdict == PROVEN:
+                return OPTIMAL
+            for i in range(n):
+                member[i] = 0
+            iw[0] = 0
+            iw[1] = 0
+        if places < 0:  # no use in looking for the best list first
+            stage = _PHASE_1
+            with_scores = False
+            bound = 0.0
+            for k in range(K):
+                feasible_best[k] = 0.0
+                penalty[k] = rho[k] * (units[k] if units.size else 1.0) / rho_max
+
+    for j in range(m):
+        order[j] = j
+        member[j] = 1
 
     while True:
         entering = -K1 - 1  # none
@@ -838,8 +640,8 @@ def solve_kernel(
                 for k in range(K):
                     y_price[k] = 0.0
                     raw_price[k] = 0.0
-            _keys(u, A, raw_price, with_scores, key)
-            _top(key, order, best, member)
+            keys(u, A, raw_price, with_scores, key)
+            top(key, order, best, member)
             if pricings == 0:
                 out[3] = best[m - 1]
             pricings += 1
@@ -984,6 +786,7 @@ def solve_kernel(
     for r in range(kept):
         out_weight[r] /= mass
     for k in range(K):
+        out_rest[k] = 0.0
         if status == INFEASIBLE:
             out_price[k] = np.nan
             out_ray[k] = y_best[k] * rho_max / rho[k]
@@ -993,16 +796,17 @@ def solve_kernel(
     iw[0] = kept
     iw[1] = pricings
     iw[2] = pivots
-    verdict = _prove(
+    verdict = prove(
         u, A, lower, upper, v, out, out_weight[:kept], out_price, out_ray, out_ranking, status == INFEASIBLE,
         max(tol, PROVEN_GAP), feasibility_tol, False, key, order, best, member,
+        expected, shown,
     )  # fmt: skip
     return status if verdict == PROVEN or status == LIMIT else NUMERICAL
 
 
 @njit(cache=True, nogil=True)
 def prove_kernel(u, A, lower, upper, v, fw, iw, infeasible, gap_tol, feasibility_tol):
-    """Apply `_prove` to the results that stand in a workspace; for answers that were not found on these arrays."""
+    """Apply `proof.prove` to the results that stand in a workspace; for answers that were not found on these arrays."""
     K, n = A.shape
     m = v.size
     R = iw[0]
@@ -1016,11 +820,11 @@ def prove_kernel(u, A, lower, upper, v, fw, iw, infeasible, gap_tol, feasibility
     best = np.empty(m)
     order = np.arange(m)
     key[:] = u
-    _top(key, order, best, member)
+    top(key, order, best, member)
     fw[3] = best[m - 1]
-    return _prove(
+    return prove(
         u, A, lower, upper, v, fw[:HEAD], weight, price, ray, ranking, infeasible, gap_tol, feasibility_tol, True, key,
-        order, best, member,
+        order, best, member, np.empty(n), np.empty(n, dtype=np.int64),
     )  # fmt: skip
 
 

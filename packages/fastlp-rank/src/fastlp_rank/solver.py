@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlp_rank import kernels
+from fastlp_rank import kernels, proof
 from fastlp_rank.certificate import Certificate, verify_arrays
 from fastlp_rank.errors import InvalidProblemError
 from fastlp_rank.lottery import Lottery
@@ -80,7 +80,7 @@ class Workspace:
 
     @property
     def pricings(self) -> int:
-        """How often candidates were sorted."""
+        """How often all candidates were priced."""
         return int(self._ints[1])
 
     @property
@@ -105,10 +105,22 @@ class Workspace:
         start = _HEAD + 2 * self.K + 1
         return self._floats[start : start + self.K]
 
+    @property
+    def rest(self) -> Floats:
+        """What rounding left out of prices or ray, shape (K,); see `Certificate`."""
+        start = _HEAD + 3 * self.K + 1
+        return self._floats[start : start + self.K]
+
     def _answer(self, stopped: bool = False) -> Answer:
         """Copy of the last results."""
         return Answer(
-            self.rankings.copy(), self.weights.copy(), self.prices.copy(), self.ray.copy(), self.pricings, stopped
+            self.rankings.copy(),
+            self.weights.copy(),
+            self.prices.copy(),
+            self.ray.copy(),
+            self.rest.copy(),
+            self.pricings,
+            stopped,
         )
 
     def _hold(self, answer: Answer) -> None:
@@ -119,10 +131,18 @@ class Workspace:
         self._ints[_HEAD : _HEAD + R * self.m] = answer.rankings.ravel()
         self.prices[:] = answer.prices
         self.ray[:] = answer.ray
+        self.rest[:] = answer.rest
 
     def certificate(self, status: Status) -> Certificate:
         """Copy of the last results as a certificate."""
-        return Certificate(status, self.rankings.copy(), self.weights.copy(), self.prices.copy(), self.ray.copy())
+        return Certificate(
+            status,
+            self.rankings.copy(),
+            self.weights.copy(),
+            self.prices.copy(),
+            self.ray.copy(),
+            self.rest.copy(),
+        )
 
 
 _local = threading.local()
@@ -155,7 +175,7 @@ class RankingSolution:
     bound : float
         No feasible lottery is better than this; -inf when infeasible.
     pricings : int
-        How often the candidates were sorted.
+        How often all candidates were priced.
     """
 
     problem: RankingProblem
@@ -230,12 +250,13 @@ class RankingSolution:
             self.lottery.weights,
             self._floats[start : start + K],
             self._floats[start + K : start + 2 * K],
+            self._floats[start + 2 * K : start + 3 * K],
         )
 
 
 def _untidy(arrays: Arrays, workspace: Workspace, max_pricings: int, tol: float, feasibility_tol: float) -> Status:
     """Answer what the kernel left without a proof; the workspace holds its attempt, and then the answer."""
-    gap_tol = max(tol, kernels.PROVEN_GAP)
+    gap_tol = max(tol, proof.PROVEN_GAP)
 
     def kernel(scaled: Arrays, units: Floats, left: int) -> Answer:
         space = Workspace(scaled.u.size, workspace.m, workspace.K)
@@ -273,7 +294,7 @@ def _untidy(arrays: Arrays, workspace: Workspace, max_pricings: int, tol: float,
             gap_tol,
             feasibility_tol,
         )
-        return verdict if verdict == kernels.NEARLY_FEASIBLE else last_word(answer)
+        return verdict if verdict == proof.NEARLY_FEASIBLE else last_word(answer)
 
     def last_word(answer: Answer) -> int:
         """Ask the verifier, which turns to fractions where prices or entries are too steep for floats."""
@@ -290,9 +311,9 @@ def _untidy(arrays: Arrays, workspace: Workspace, max_pricings: int, tol: float,
         )
         workspace._floats[1] = -np.inf if answer.infeasible else found.bound
         if not found.holds:
-            return kernels.UNPROVEN
+            return proof.UNPROVEN
         nearly = answer.infeasible and found.violation <= feasibility_tol * max(1, workspace.K)
-        return kernels.NEARLY_FEASIBLE if nearly else kernels.PROVEN
+        return proof.NEARLY_FEASIBLE if nearly else proof.PROVEN
 
     tried = workspace._answer() if workspace.pricings > 0 else None
     return answer_untidy(arrays, Limits(max_pricings, feasibility_tol), kernel, judge, tried)
@@ -316,7 +337,7 @@ def solve(
     tol : float
         Stop when the bound is within this fraction of the objective. The method is finite: a smaller one costs little.
     max_pricings : int
-        Stop with ``Status.LIMIT`` after this many sorts of the candidates (typically 20 to 100 suffice).
+        Stop with ``Status.LIMIT`` after pricing all candidates this often (typically 20 to 100 times suffice).
     warm : RankingSolution, optional
         Solution of a problem with the same candidates, in the same order, and slots (new scores or bounds):
         its rankings are known from the start.
@@ -333,8 +354,9 @@ def solve(
 
     References
     ----------
-    Dantzig-Wolfe column generation on K + 1 rows with smoothed prices; see `fastlp_rank.kernels`. Our formulation of
-    the method family of Wang et al., arXiv:2211.12409.
+    Dantzig-Wolfe column generation on K + 1 rows with smoothed prices, see `fastlp_rank.kernels`; with equal slot
+    weights a dual simplex, see `fastlp_rank.selection`. Our formulation of the method family of Wang et al.,
+    arXiv:2211.12409.
 
     Examples
     --------
@@ -391,7 +413,7 @@ def solve(
         floats.item(0),
         floats.item(1),
         ints.item(1),
-        floats[: _HEAD + 3 * K + 1].copy(),
+        floats[: _HEAD + 4 * K + 1].copy(),
         found,
     )
 
@@ -555,7 +577,8 @@ class BatchSolution:
         Only the first R of a row count.
     rankings : array of int64, shape (B, K + 1, m)
         Only the first R of a request count.
-    prices, ray : array of float64, shape (B, K)
+    prices, ray, rest : array of float64, shape (B, K)
+        As in `Certificate`.
     pricings : array of int64, shape (B,)
     """
 
@@ -567,13 +590,19 @@ class BatchSolution:
     rankings: Ints
     prices: Floats
     ray: Floats
+    rest: Floats
     pricings: Ints
 
     def certificate(self, b: int) -> Certificate:
         """Certificate of request b."""
         R = int(self.support[b])
         return Certificate(
-            Status(self.status[b]), self.rankings[b, :R], self.weights[b, :R], self.prices[b], self.ray[b]
+            Status(self.status[b]),
+            self.rankings[b, :R],
+            self.weights[b, :R],
+            self.prices[b],
+            self.ray[b],
+            self.rest[b],
         )
 
 
@@ -638,7 +667,7 @@ def solve_batch(
             raise InvalidProblemError(
                 f"{name} has shape {array.shape} for B={B}, K={K}; give one a request or one for all"
             )
-    floats = np.empty((B, _HEAD + 3 * K + 1))
+    floats = np.empty((B, _HEAD + 4 * K + 1))
     ints = np.empty((B, _HEAD + (K + 1) * m), dtype=np.int64)
     status = np.empty(B, dtype=np.int64)
 
@@ -687,7 +716,8 @@ def solve_batch(
         floats[:, _HEAD : _HEAD + K + 1],
         ints[:, _HEAD:].reshape(B, K + 1, m),
         prices,
-        floats[:, _HEAD + 2 * K + 1 :],
+        floats[:, _HEAD + 2 * K + 1 : _HEAD + 3 * K + 1],
+        floats[:, _HEAD + 3 * K + 1 :],
         ints[:, 1],
     )
 

@@ -12,13 +12,13 @@ moved out within ``feasibility_tol``, and then in rational arithmetic.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlp_rank import kernels
+from fastlp_rank import proof
 from fastlp_rank.certificate import ROUNDING, size_about
 from fastlp_rank.exact import solve_exactly
 from fastlp_rank.status import Status
@@ -59,12 +59,16 @@ class Limits:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """A lottery with prices, or with a ray where the rows are claimed to contradict each other."""
+    """A lottery with prices, or with a ray where the rows are claimed to contradict each other.
+
+    ``rest`` is what their rounding left out; the compiled kernel leaves none.
+    """
 
     rankings: Ints
     weights: Floats
     prices: Floats
     ray: Floats
+    rest: Floats
     pricings: int
     stopped: bool
 
@@ -77,7 +81,7 @@ class Answer:
 Kernel = Callable[[Arrays, Floats, int], Answer]
 """Solve scaled arrays, given the rows' units and the pricings that are left."""
 Judge = Callable[[Answer], int]
-"""Leave an answer, its objective and bound in the caller's workspace; return a verdict of `kernels`."""
+"""Leave an answer, its objective and bound in the caller's workspace; return a verdict of `proof`."""
 
 
 def answer_untidy(arrays: Arrays, limits: Limits, kernel: Kernel, judge: Judge, tried: Answer | None) -> Status:
@@ -99,16 +103,16 @@ def answer_untidy(arrays: Arrays, limits: Limits, kernel: Kernel, judge: Judge, 
                 scaled.exactly(widened, sorted(known), left) if exactly else scaled.solve(kernel, kept, widened, left)
             )
             spent += answer.pricings
-            answer = Answer(answer.rankings, answer.weights, answer.prices, answer.ray, spent, answer.stopped)
+            answer = replace(answer, pricings=spent)
             verdict = judge(answer)
-            if answer.infeasible and widened and verdict != kernels.UNPROVEN:
+            if answer.infeasible and widened and verdict != proof.UNPROVEN:
                 return None
-            if verdict == kernels.PROVEN:
+            if verdict == proof.PROVEN:
                 return Status.INFEASIBLE if answer.infeasible else Status.OPTIMAL
             if answer.stopped and spent >= limits.max_pricings:
                 return Status.LIMIT
             last = answer
-            if verdict == kernels.NEARLY_FEASIBLE:
+            if verdict == proof.NEARLY_FEASIBLE:
                 nearly = answer
                 return None
             known.update(map(tuple, answer.rankings.tolist()))
@@ -118,7 +122,7 @@ def answer_untidy(arrays: Arrays, limits: Limits, kernel: Kernel, judge: Judge, 
             kept = np.union1d(kept, more)
         return None
 
-    if tried is not None and judge(tried) == kernels.NEARLY_FEASIBLE:
+    if tried is not None and judge(tried) == proof.NEARLY_FEASIBLE:
         nearly = tried
     for widened, exactly in ((False, False), (True, False), (False, True), (True, True)):
         if nearly is not None and not widened:
@@ -198,6 +202,7 @@ class _Scaled:
             found.weights,
             found.prices * (self.score_size / self.row_size),
             found.ray / self.row_size,
+            found.rest,
             found.pricings,
             found.stopped,
         )
@@ -207,7 +212,9 @@ class _Scaled:
         a = self.arrays
         margin = self.margin * self.row_size if widened else np.zeros(self.margin.size)
         vertex = solve_exactly(a.u, a.A, a.lower - margin, a.upper + margin, a.v, np.ones(margin.size), known, left)
-        multiplier = np.array(vertex.prices)
+        multiplier = np.array([float(x) for x in vertex.multipliers])
+        # where huge entries cancel, the last bit of a float is not fine enough to prove anything
+        rest = np.array([float(x - Fraction(y)) for x, y in zip(vertex.multipliers, multiplier.tolist(), strict=True)])
         nothing = np.full(multiplier.size, np.nan)
         infeasible = vertex.status is Status.INFEASIBLE
         weights = np.array(vertex.weights)
@@ -216,6 +223,7 @@ class _Scaled:
             weights / weights.sum(),
             nothing if infeasible else multiplier,
             multiplier if infeasible else nothing,
+            rest,
             vertex.pricings,
             vertex.status is Status.LIMIT,
         )
@@ -235,5 +243,7 @@ class _Scaled:
     def without_false_bound(self, answer: Answer) -> Answer:
         """Replace prices that bound nothing (a ray's, or not finite) by 0."""
         good = not answer.infeasible and bool(np.isfinite(answer.prices).all())
-        prices = answer.prices if good else np.zeros(answer.prices.size)
-        return Answer(answer.rankings, answer.weights, prices, np.full(prices.size, np.nan), answer.pricings, False)
+        if good:
+            return answer
+        zeros = np.zeros(answer.prices.size)
+        return replace(answer, prices=zeros, ray=np.full(zeros.size, np.nan), rest=zeros)
