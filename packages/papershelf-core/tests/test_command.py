@@ -35,7 +35,12 @@ def test_usage_is_one_line_that_names_the_help(words, capsys):
 
 @pytest.mark.parametrize(
     ("error", "said"),
-    [(ValueError("a\n  b"), "a b"), (OSError(2, "gone", "f"), "[Errno 2] gone: 'f'"), (ValueError(), "ValueError")],
+    [
+        (ValueError("a\n  b"), "a b"),
+        (OSError(2, "gone", "f"), "f does not exist; check the path"),
+        (OSError(28, "No space left on device", "f"), "[Errno 28] No space left on device: 'f'"),
+        (ValueError(), "ValueError"),
+    ],
 )
 def test_unusable_input_is_one_line(error, said, capsys):
     def fail(_):

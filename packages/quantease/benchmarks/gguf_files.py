@@ -28,7 +28,7 @@ from papershelf_core import datasets, timing
 from papershelf_core.files import write_text
 from quantease import export_gguf, gguf_scheme, paired_difference, quantize_model, token_nll, token_windows
 from quantease.blocks import capture_calls, find_blocks, linear_layers, record_inputs, run_block
-from quantease.gguf_file import GGUF_TYPES, _copy_metadata, _head_counts, _row_order, read_gguf
+from quantease.gguf_file import GGUF_TYPES, _head_counts, _row_order, _writer, read_gguf
 from quantease.models import load_model, load_tokenizer, smollm2_file
 
 LENGTH = 512
@@ -85,19 +85,18 @@ def in_the_file(model, reader):
     """Layers and norms by their names in a GGUF, with the order of rows there."""
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, model.config.num_hidden_layers)
     tensors = {tensor.name: tensor for tensor in reader.tensors}
-    heads = _head_counts(reader, "llama")
+    heads = _head_counts(reader)
     for name, parameter in model.named_parameters():
         if name.startswith("model.layers.") or name == "model.norm.weight":
             place = names.get_name(name, try_suffixes=(".weight",))
             theirs = torch.from_numpy(gguf.dequantize(tensors[place].data, tensors[place].tensor_type).copy())
-            order = None if theirs.ndim == 1 else _row_order(parameter.detach(), theirs, heads)
+            order = None if theirs.ndim == 1 else _row_order(parameter.detach(), theirs, heads, 0.3)
             yield place, parameter, order
 
 
 def write_file(file: Path, reader, tensors) -> None:
     """A GGUF with some tensors in place of the reader's: arrays as F32, pairs of bytes and type."""
-    writer = gguf.GGUFWriter(file, "llama")
-    _copy_metadata(reader, writer)
+    writer = _writer(gguf, reader, smollm2_file(), file)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     for tensor in reader.tensors:
         given = tensors.get(tensor.name)

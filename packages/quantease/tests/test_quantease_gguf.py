@@ -7,10 +7,12 @@ import torch
 from quantease import (
     ExportError,
     LayerError,
+    ModelError,
     OutlierConfig,
     QuantizationScheme,
     SchemeError,
     SolverConfig,
+    check_source,
     export_compressed_tensors,
     export_dense,
     export_gguf,
@@ -258,3 +260,131 @@ def test_command_line(source, tmp_path, capsys):
         assert main([*start, *more]) == 3
         assert said in capsys.readouterr().err
     assert not (tmp_path / "out.gguf").exists()
+
+
+def changed(model, name, by):
+    with torch.no_grad():
+        dict(model.named_parameters())[name].copy_(by(dict(model.named_parameters())[name].detach().clone()))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [
+        ("model.embed_tokens.weight", lambda w: w.roll(1, 0)),
+        ("model.norm.weight", lambda w: 3 * w),
+        ("model.layers.1.post_attention_layernorm.weight", lambda w: w + 0.1),
+        ("model.layers.0.mlp.down_proj.weight", lambda w: w + 0.05 * w.std() * torch.randn(w.shape)),
+        ("model.layers.2.self_attn.k_proj.weight", lambda w: w.flip(0)),
+        ("model.layers.2.self_attn.v_proj.weight", lambda w: 1.4 * w),
+    ],
+)
+def test_a_source_that_differs_in_any_tensor_is_known_before_the_run(tmp_path, name, by):
+    source = write_source(changed(tiny("llama"), name, by), tmp_path / "other.gguf")
+    with pytest.raises(ExportError, match="is not that of the model"):
+        check_source(tiny("llama"), source)
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0"])
+def test_a_source_of_the_model_is_one_in_any_type(tmp_path, kind):
+    check_source(tiny("llama"), write_source(tiny("llama"), tmp_path / "x.gguf", gguf.GGMLQuantizationType[kind]))
+
+
+def rewritten(source, target, tensors=(), **keys):
+    """The source with more tensors and other keys."""
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(target, "llama")
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture" and name not in keys:
+            kind = field.types[-1] if len(field.types) > 1 else None
+            writer.add_key_value(name, field.contents(), field.types[0], kind)
+    for name, value in keys.items():
+        if name == "general.alignment":
+            writer.add_custom_alignment(value)
+        elif value is not None:
+            writer.add_string(name, value)
+    for tensor in [*reader.tensors]:
+        writer.add_tensor(tensor.name, np.ascontiguousarray(tensor.data), raw_dtype=tensor.tensor_type)
+    for name, value in tensors:
+        writer.add_tensor(name, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("alignment", [16, 64, 256])
+def test_alignment_and_tensors_that_torch_does_not_know_travel(source, tmp_path, alignment):
+    more = [("rope_freqs.weight", np.array([1.0, np.nan, 3.0, np.inf], np.float32))]
+    given = rewritten(source, tmp_path / "in.gguf", more, **{"general.alignment": alignment})
+    export_gguf(quantised("q8_0"), tmp_path / "out.gguf", given)
+    read = gguf.GGUFReader(tmp_path / "out.gguf")
+    assert read.alignment == alignment
+    assert all(tensor.data_offset % alignment == 0 for tensor in read.tensors)
+    (kept,) = [tensor for tensor in read.tensors if tensor.name == "rope_freqs.weight"]
+    assert kept.data.tobytes() == more[0][1].tobytes()
+
+
+@pytest.mark.parametrize("key", ["llama.block_count"])
+@pytest.mark.parametrize("value", [None, "three"])
+def test_metadata_that_is_missing_or_of_another_type_is_named(source, tmp_path, key, value):
+    given = rewritten(source, tmp_path / "in.gguf", **{key: value})
+    with pytest.raises(ExportError, match=rf"{key}=.*where a whole model has a int"):
+        check_source(tiny("llama"), given)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_outliers_and_names_are_refused(source, tmp_path):
+    with pytest.raises(SchemeError, match="outliers=None"):
+        quantised("q8_0", outliers=OutlierConfig(0.01))
+    with pytest.raises(ExportError, match=r"must end in \.gguf"):
+        export_gguf(quantised("q8_0"), tmp_path / "out", source)
+
+
+@pytest.mark.parametrize("kind", GGUF_TYPES)
+@pytest.mark.parametrize("size", [2e-5, 5e-4, 1.0])
+def test_small_weights_are_no_worse_than_ggmls_rounding(kind, size):
+    """float16 has numbers below its smallest normal one, and GGUF's blocks may use them."""
+    weight, sigma = layer(16, 96, 1)
+    weight = weight * size
+    found = quantize_layer(weight.float(), sigma, gguf_scheme(kind), SolverConfig(ridge=0.01))
+    assert found.certificate.lost_scales == 0
+    theirs = torch.from_numpy(gguf.dequantize(gguf.quantize(weight.float().numpy(), TYPES[kind]), TYPES[kind]).copy())
+    errors = [((weight - w.double()) @ sigma * (weight - w.double())).sum() for w in (found.dequantize(), theirs)]
+    assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize("kind", ["q4_0", "q5_0", "q8_0"])
+def test_weights_of_one_size_are_exact(kind):
+    """d = max / 2^(b-1) or / (2^(b-1) - 1): both ends of ggml's own grids."""
+    draw = torch.Generator().manual_seed(3)
+    _, sigma = layer(8, 64, 3)
+    for sizes in (-2.0, 2.0):
+        weight = torch.full((8, 64), sizes) * torch.randint(0, 2, (8, 64), generator=draw)
+        found = quantize_layer(weight, sigma, gguf_scheme(kind), SolverConfig(ridge=0.01))
+        assert float((found.dequantize() - weight).abs().max()) <= 2.0**-10
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_gguf_that_lacks_a_tensor_or_is_cut_is_no_model(source, tmp_path):
+    reader, writer = gguf.GGUFReader(source), gguf.GGUFWriter(tmp_path / "lacks.gguf", "llama")
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            writer.add_key_value(
+                name, field.contents(), field.types[0], field.types[-1] if len(field.types) > 1 else None
+            )
+    for tensor in reader.tensors:
+        if tensor.name != "blk.1.ffn_up.weight":
+            writer.add_tensor(tensor.name, np.ascontiguousarray(tensor.data), raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match=r"no weights for model\.layers\.1\.mlp\.up_proj"):
+        load_model(tmp_path / "lacks.gguf")
+    for size in (0, 10, 200, 2000):
+        (tmp_path / "cut.gguf").write_bytes(source.read_bytes()[:size])
+        with pytest.raises(ModelError, match=r"cut\.gguf"):
+            load_model(tmp_path / "cut.gguf")

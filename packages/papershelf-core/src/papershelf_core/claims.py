@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from papershelf_core.files import write_text
+from papershelf_core.command import write_json
 from papershelf_core.machine import Machine
 
 __all__ = ["Claim", "Report", "from_json", "publish", "table", "to_html", "to_json"]
@@ -177,17 +177,19 @@ def publish(
     pictures: Mapping[str, str] | None = None,
     json_path: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Print the table and, where a path is given, write the JSON (whole or not at all).
+    """Write the JSON where a path is given (whole or not at all; ``-``: standard output alone) and print the table.
 
     What every package's ``reproduce`` command ends with.
     """
+    if json_path is not None:
+        write_json(to_json(rows, pictures, *distributions) + "\n", json_path)
+        if os.fspath(json_path) == "-":
+            return
     # A pipe has no width of its own: wide enough then for every column.
     console = Console(width=None if Console().is_terminal else 160)
     console.print(table(rows, title))
     held, total = _score(rows)
     console.print(f"{held} of {total} claims hold. {Machine.here(*distributions)}", highlight=False)
-    if json_path is not None:
-        write_text(json_path, to_json(rows, pictures, *distributions))
 
 
 _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (

@@ -57,9 +57,9 @@ def _list(arguments: argparse.Namespace) -> int:
         grid.add_row(entry.name, files, f"{size / 1e6:.1f}", entry.licence, "yes" if here else "no", entry.title)
         about = {"files": [file.name for file in entry.files], "bytes": size, "licence": entry.licence}
         rows.append({"name": entry.name, **about, "here": here, "title": entry.title})
+    command.show([], rows, arguments.json)
     if arguments.json != "-":
         Console(width=None if sys.stdout.isatty() else 160).print(grid)
-    command.show([], rows, arguments.json)
     return command.DONE
 
 
@@ -90,5 +90,5 @@ def _check(arguments: argparse.Namespace) -> int:
             except DatasetCorrupt as error:
                 state = f"CORRUPT: {error}"
             rows.append({"file": f"{name}/{file.name}", "state": state})
-    command.show((f"{row['file']}: {row['state']}" for row in rows), rows, arguments.json)
+    command.show([f"{row['file']}: {row['state']}" for row in rows], rows, arguments.json)
     return command.UNUSABLE if any(row["state"].startswith("CORRUPT") for row in rows) else command.DONE

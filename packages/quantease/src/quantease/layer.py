@@ -387,9 +387,10 @@ def _regularise(moment: Tensor, ridge: float) -> Tensor:
 
 def lost_scales_said(count: int, scheme: QuantizationScheme) -> str:
     """What a warning says about scales below the range of their type."""
+    remedy = "leave such a layer out" if scheme.is_ggml else "Use scale_dtype='float32', or leave it out"
     return (
-        f"{count} scales lie below {torch.finfo(scheme.torch_scale_dtype).tiny:.2g}, the smallest {scheme.scale_dtype} "
-        "number, and were raised to it: small weights round to zero. Use scale_dtype='float32', or leave it out"
+        f"{count} scales lie below {scheme.least_scale:.2g}, the smallest {scheme.scale_dtype} number for them, and "
+        f"were raised to it: small weights round to zero. {remedy[0].upper()}{remedy[1:]}"
     )
 
 

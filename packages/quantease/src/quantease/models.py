@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -130,6 +131,10 @@ def _naming(source: Path) -> Iterator[None]:
         AttributeError,
         RuntimeError,
         ImportError,
+        IndexError,
+        AssertionError,
+        OverflowError,
+        struct.error,
         SafetensorError,
     ) as error:
         said = " ".join(str(error).split())
@@ -154,7 +159,13 @@ def _from_gguf(file: Path) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
+        )
+    read, found = loaded
+    lacking = sorted(found["missing_keys"]) + sorted(map(str, found["mismatched_keys"]))
+    if lacking:
+        raise ModelError(f"{file} holds no weights for {lacking[0]} ({len(lacking)} such); give a whole file")
     config = type(read.config).from_dict({k: v for k, v in read.config.to_dict().items() if k != "quantization_config"})
     model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     model.load_state_dict(read.state_dict())

@@ -220,7 +220,7 @@ def quantize_model(
     _check_layers(chosen, skip, scheme, windows)
     quantized_layers = [layer for layers in chosen for layer in layers.values()]
     # llama.cpp computes with the values of the blocks as they are, whatever type the checkpoint had
-    stored_as = torch.float32 if scheme.real_zero or scheme.signed_scale or export == "gguf" else stored_type(model)
+    stored_as = torch.float32 if scheme.is_ggml else stored_type(model)
     scheme = scheme_for(scheme, stored_as)
     check_weights(model, quantized_layers, scheme)
     restore_buffers(model)

@@ -185,7 +185,11 @@ def check_format(
 
         gguf_type(scheme)
         for layer in layers:
-            refuse_unpackable(layer.name, layer.module)
+            if not isinstance(layer.module, nn.Linear):
+                raise ExportError(
+                    f"{layer.name} is a {type(layer.module).__name__}; GGUF types are written of Linear layers alone. "
+                    "Use the format native, or dense"
+                )
         return
     if form != "dense":
         refuse_gguf_grid(scheme, form)
@@ -205,7 +209,7 @@ OUTLIERS = (
 
 def refuse_gguf_grid(scheme: QuantizationScheme, form: str) -> None:
     """Refuse zeros and signs that only GGUF's types have."""
-    if scheme.real_zero or scheme.signed_scale:
+    if scheme.is_ggml:
         raise ExportError(f"{form} cannot hold a grid of GGUF's types ({scheme}); use the format gguf, or dense")
 
 

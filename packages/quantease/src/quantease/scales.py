@@ -45,7 +45,8 @@ def with_scale_type(weight: Tensor, scheme: QuantizationScheme, keep: Tensor | N
         row = int(scales.amax(1).argmax())
         raise LayerError(
             f"row {row} of the weight needs a scale of {float(scales[row].max()):.3g}, but {settled.scale_dtype} "
-            f"scales range up to {largest:.5g}; look for a damaged weight, or use scale_dtype='float32'"
+            f"scales range up to {largest:.5g}; look for a damaged weight"
+            + ("" if scheme.is_ggml else ", or use scale_dtype='float32'")
         )
     return settled
 
@@ -73,4 +74,4 @@ def widest_scales(weight: Tensor, scheme: QuantizationScheme, keep: Tensor | Non
 
 
 def _below(scales: Tensor, scheme: QuantizationScheme) -> Tensor:
-    return (scales > 0) & (scales < torch.finfo(scheme.torch_scale_dtype).tiny)
+    return (scales > 0) & (scales < scheme.least_scale)

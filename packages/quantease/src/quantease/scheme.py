@@ -38,8 +38,7 @@ class QuantizationScheme:
     real_zero : bool
         Zero is any number: what is stored is the offset -scale * zero, in the type of the scales. For GGUF's *_1 types.
     signed_scale : bool
-        A symmetric scale may be negative: the zero is 2^(bits - 1) or, mirrored, 2^(bits - 1) - 1. For GGUF's Q4_0 and
-        Q5_0.
+        A symmetric scale may be negative: the zero is 2^(bits - 1) or, mirrored, 2^(bits - 1) - 1. For GGUF's *_0.
     scale_dtype : {"float16", "bfloat16", "float32"}, optional
         The type scales are exported in; they are rounded to it before any weight is coded. None is the type of the
         checkpoint where that has 16 bits, else float16, or float32 for a layer that float16 is too coarse for.
@@ -74,6 +73,17 @@ class QuantizationScheme:
             raise SchemeError(f"signed_scale={self.signed_scale!r} must be False, or True with symmetric=True")
         if self.scale_dtype is not None:
             _one_of("scale_dtype", self.scale_dtype, get_args(ScaleDtype))
+
+    @property
+    def is_ggml(self) -> bool:
+        """Whether only GGUF's blocks have such a grid."""
+        return self.real_zero or self.signed_scale
+
+    @property
+    def least_scale(self) -> float:
+        """Smallest scale: the smallest normal number of its type, and in GGUF's blocks the smallest of all."""
+        about = torch.finfo(self.torch_scale_dtype)
+        return about.smallest_normal * about.eps if self.is_ggml else about.smallest_normal
 
     @property
     def levels(self) -> int:
