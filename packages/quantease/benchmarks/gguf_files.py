@@ -309,13 +309,11 @@ def main() -> None:
         scores[name] = np.load(kept)
     rows = []
     for name, nll in sorted(scores.items(), key=lambda item: item[1].mean()):
-        over = paired_difference(torch.from_numpy(nll), torch.from_numpy(scores["F32 blocks"]))
+        over = paired_difference(nll, scores["F32 blocks"])
         row = {"file": name, "MB": files[name].stat().st_size / 1e6, "perplexity": float(np.exp(nll.mean()))}
         row |= {"nats_over_F32": over.mean, "standard_error": over.standard_error}
         if name.startswith("ours"):
-            rival = paired_difference(
-                torch.from_numpy(nll), torch.from_numpy(scores[f"ggml {name.split()[1]} + imatrix"])
-            )
+            rival = paired_difference(nll, scores[f"ggml {name.split()[1]} + imatrix"])
             row |= {"minus_ggml": rival.mean, "minus_ggml_error": rival.standard_error}
             if arguments.llama:
                 row["perplexity_in_llama_cpp"] = float(np.exp(in_llama(files[name], test[:8]).mean()))
