@@ -302,7 +302,7 @@ class SequentialGreedyReranker:
 
 def _what_can_hold(problem: ScanProblem) -> tuple[Kept | None, bool]:
     """The constraints that can hold together, the most important first, and whether the search was exhaustive."""
-    steps = np.array([BOUND])
+    work = np.array([BOUND])
 
     def kept(caps: list[int], quota: bool) -> Kept:
         chosen = np.zeros(len(problem.caps), np.bool_)
@@ -313,7 +313,7 @@ def _what_can_hold(problem: ScanProblem) -> tuple[Kept | None, bool]:
             problem.pinned,
             problem.fresh,
             problem.fresh_quota if quota else 0,
-            steps,
+            work,
         )
         return Kept(chosen, quota, completion)
 
