@@ -8,7 +8,7 @@ into a dead end that no local check foresees. Items that no constraint tells apa
 a slate keeps the constraints where
 
     sum_t x_tj = 1     sum_j x_tj <= items of type t     y_vj = sum_{t of v} x_tj     sum_{j in window} y_vj <= c
-    sum_j y_vj >= quota
+    sum_{j < end} y_vj >= minimum
 
 and ``inequalities`` finds one or a proof by counting that there is none. What it learns serves every later question.
 """
@@ -26,7 +26,7 @@ __all__ = ["BOUND", "Completion"]
 
 BOUND = 100_000_000
 """Terms that the searches of a request look at; then the slate says that what it relaxed may have been avoidable."""
-_LEARNT = 400  # inequalities kept until all are forgotten
+_LEARNT = 400  # inequalities, then half of them are forgotten
 
 
 class Completion:
@@ -35,27 +35,24 @@ class Completion:
     Parameters
     ----------
     codes : ndarray of int64, shape (N, P)
-    caps : ndarray of int64, shape (C, 3)
-        (attribute, window, count) that must hold.
+    caps, minima : ndarray of int64, shape (C, 4) and (M, 4)
+        Rows that must hold (see ``constraint_rows``).
     pinned : ndarray of int64, shape (K,)
         Item of a slot or -1.
-    fresh : ndarray of bool, shape (N,)
-    fresh_quota : int
     work : ndarray of int64, shape (1,)
         What is left of the bound; shared by the searches of a request.
     """
 
-    def __init__(
-        self, codes: Ints, caps: Ints, pinned: Ints, fresh: NDArray[np.bool_], fresh_quota: int, work: Ints
-    ) -> None:
-        kinds, types = np.unique(_telling(codes, caps, fresh, fresh_quota), axis=0, return_inverse=True)
+    def __init__(self, codes: Ints, caps: Ints, minima: Ints, pinned: Ints, work: Ints) -> None:
+        values, has = _telling(codes, caps, minima)
+        kinds, types = np.unique(has, axis=0, return_inverse=True)
         types = types.reshape(-1)
         self.types: list[int] = types.tolist()
         self._free = np.flatnonzero(pinned < 0)
         self._slot = {int(slot): j for j, slot in enumerate(self._free)}
         self._types = len(kinds)
         self._work = work
-        self._system, self._given = _written(kinds, types, caps, pinned, fresh_quota)
+        self._system, self._given = _written(values, kinds, types, caps, minima, pinned)
         self._known: dict[tuple[int, ...], bool] = {}
         self._pinned = np.where(pinned >= 0, types[pinned], -1)
         self.certain = True
@@ -89,46 +86,41 @@ class Completion:
         return bool(answer == YES)
 
 
-def _telling(codes: Ints, caps: Ints, fresh: NDArray[np.bool_], fresh_quota: int) -> Ints:
-    """What the constraints see of an item: its values that can exceed a cap (else -1), and whether it is fresh."""
-    seen = np.full((len(codes), codes.shape[1] + 1), -1, np.int64)
-    for attribute in range(codes.shape[1]):
-        counts = caps[caps[:, 0] == attribute, 2]
-        if counts.size:
-            column = codes[:, attribute]
-            frequent = np.bincount(column)[column] > counts.min()
-            seen[frequent, attribute] = column[frequent]
-    seen[:, -1] = fresh if fresh_quota > 0 else 0
-    return seen
+def _telling(codes: Ints, caps: Ints, minima: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """The values that constraints count, (column, code), shape (V, 2), and which items have them, shape (N, V)."""
+    values: list[tuple[int, int]] = []
+    for column in range(codes.shape[1]):
+        counted = {0} if (minima[:, 0] == column).any() else set()
+        counts = caps[caps[:, 0] == column, 2]
+        if counts.size:  # rarer values cannot exceed a cap
+            counted |= set(np.flatnonzero(np.bincount(codes[:, column]) > counts.min()).tolist())
+        values += [(column, code) for code in sorted(counted)]
+    table = np.array(values, np.int64).reshape(-1, 2)
+    return table, codes[:, table[:, 0]] == table[:, 1]
 
 
-def _written(kinds: Ints, types: Ints, caps: Ints, pinned: Ints, quota: int) -> tuple[System, int]:
+def _written(
+    values: Ints, kinds: NDArray[np.bool_], types: Ints, caps: Ints, minima: Ints, pinned: Ints
+) -> tuple[System, int]:
     """The constraints as inequalities, and how many they are."""
     slots = len(pinned)
-    values: list[NDArray[np.bool_]] = []
-    family: list[int] = []
     rules: list[tuple[int, int, int, int, int]] = []
-    for attribute in range(kinds.shape[1] - 1):
-        for value in np.unique(kinds[kinds[:, attribute] >= 0, attribute]):
-            for _, window, most in caps[caps[:, 0] == attribute]:
-                rules += [(len(values), start, start + window, 0, most) for start in range(slots - window + 1)]
-            values.append(kinds[:, attribute] == value)
-            family.append(attribute)
-    if quota > 0:
-        rules.append((len(values), 0, slots, quota, slots))
-        values.append(kinds[:, -1] == 1)
-        family.append(kinds.shape[1] - 1)
-    members = np.array(values, np.bool_).reshape(-1, len(kinds)).T.copy()
+    for v, (column, code) in enumerate(values.tolist()):
+        for _, window, most, _ in caps[caps[:, 0] == column].tolist():
+            rules += [(v, start, start + window, 0, most) for start in range(slots - window + 1)]
+        if code == 0:
+            rules += [(v, 0, end, least, slots) for _, end, least, _ in minima[minima[:, 0] == column].tolist()]
+    members = np.ascontiguousarray(kinds)
     held = np.zeros((slots, len(values)), np.bool_)
     held[pinned >= 0] = members[types[pinned[pinned >= 0]]]
     supply = np.bincount(types, minlength=len(kinds)) - np.bincount(types[pinned[pinned >= 0]], minlength=len(kinds))
     table = np.array(rules, np.int64).reshape(-1, 5)
     free = np.flatnonzero(pinned < 0)
-    groups = np.array(family, np.int64)
+    columns = np.ascontiguousarray(values[:, 0])
     variables = len(free) * (len(kinds) + len(values))
-    rows, terms = _write(system(0, 0, 0), members, supply, free, held, table, groups)
+    rows, terms = _write(system(0, 0, 0), members, supply, free, held, table, columns)
     written = system(variables, rows + _LEARNT, terms + _LEARNT * variables // 4)
-    _write(written, members, supply, free, held, table, groups)
+    _write(written, members, supply, free, held, table, columns)
     return written, int(rows)
 
 
