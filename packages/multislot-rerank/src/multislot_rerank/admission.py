@@ -5,15 +5,17 @@ without an error further in.
 """
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Set
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from multislot_rerank.errors import InvalidInput
 
-__all__ = ["instance", "label", "members", "names", "number", "whole"]
+__all__ = ["instance", "label", "members", "names", "number", "target_file", "whole"]
 
 _NO_NUMBERS: tuple[type[Any], ...] = (bool, np.bool_, np.timedelta64)  # though Python registers them as such
 
@@ -85,6 +87,16 @@ def whole(name: str, value: object, least: int) -> int:
     if isinstance(value, _NO_NUMBERS) or not isinstance(value, Integral) or int(value) < least:
         raise InvalidInput(f"{name}={_shown(value)} must be at least {least}, a whole number")
     return int(value)
+
+
+def target_file(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file to write if its folder is there; a mistyped one is not made."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target}: the folder {target.parent} does not exist; make it first")
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; give the name of a file in it")
+    return target
 
 
 def _remedy(value: object, kinds: tuple[type[Any], ...]) -> str:

@@ -26,19 +26,22 @@ class Labels:
     numbers : dict of value to int
     code : ndarray of int64, shape (N,), or None
         Number of each candidate's one value, its own where it has none; None where candidates have several.
-    item, label : ndarray of int64, shape (L,)
-        A pair for every label that a candidate has.
+    pairs : ndarray of int64, shape (L, 2), or None
+        Candidate and number, for every label that a candidate has; None where they have one value.
     """
 
     numbers: dict[object, int]
     code: Ints | None
-    item: Ints
-    label: Ints
+    pairs: Ints | None = None
 
     def members(self, number: int, rows: int) -> NDArray[np.bool_]:
-        """Which of the candidates have the label of that number."""
+        """Which of the candidates have the value or label of that number."""
         found = np.zeros(rows, np.bool_)
-        found[self.item[self.label == number]] = True
+        if self.code is not None:
+            np.equal(self.code, number, out=found)
+        else:
+            assert self.pairs is not None
+            found[self.pairs[self.pairs[:, 1] == number, 0]] = True
         return found
 
 
@@ -162,15 +165,16 @@ def _read(name: object, values: Any, rows: int) -> Labels:
         raise InvalidInput(
             f"{label} holds a value that cannot be compared ({error}); give one text or number"
         ) from None
-    if any(isinstance(value, frozenset) for value in seen):
-        return _several(label, values)
-    present = np.ones(rows, np.bool_)
-    absent = [code for value, code in seen.items() if _is_missing(label, value)]
+    absent = []
+    for value, code in seen.items():
+        if isinstance(value, frozenset):
+            return _several(label, values)
+        if _is_missing(label, value):
+            absent.append(code)
     if absent:
-        present = ~np.isin(codes, absent)
-        codes[~present] = len(seen) + np.arange(int((~present).sum()))
-    held = np.flatnonzero(present)
-    return Labels(seen, codes, held, codes[held])
+        nowhere = np.isin(codes, absent)
+        codes[nowhere] = len(seen) + np.arange(int(nowhere.sum()))
+    return Labels(seen, codes)
 
 
 def _several(label: str, values: Any) -> Labels:
@@ -186,8 +190,7 @@ def _several(label: str, values: Any) -> Labels:
         except TypeError as error:
             raise InvalidInput(f"{label}[{row}] holds a label that cannot be compared ({error}); give texts") from None
         pairs += [(row, number) for number in dict.fromkeys(own)]
-    table = np.array(pairs, np.int64).reshape(-1, 2)
-    return Labels(seen, None, table[:, 0].copy(), table[:, 1].copy())
+    return Labels(seen, None, np.array(pairs, np.int64).reshape(-1, 2))
 
 
 def _is_missing(label: str, value: object) -> bool:

@@ -87,16 +87,21 @@ class Completion:
 
 
 def _telling(codes: Ints, caps: Ints, minima: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-    """The values that constraints count, (column, code), shape (V, 2), and which items have them, shape (N, V)."""
-    values: list[tuple[int, int]] = []
+    """The values that constraints count and which items have them, shapes (V, 3) and (N, V).
+
+    A value is (family, column, code), in this order; one cap speaks of one family, columns of labels of one attribute.
+    """
+    values: list[tuple[int, int, int]] = []
     for column in range(codes.shape[1]):
+        ranks = caps[caps[:, 0] == column, 3]
+        family = int(ranks.min()) if ranks.size else -1 - column
         counted = {0} if (minima[:, 0] == column).any() else set()
         counts = caps[caps[:, 0] == column, 2]
         if counts.size:  # rarer values cannot exceed a cap
             counted |= set(np.flatnonzero(np.bincount(codes[:, column]) > counts.min()).tolist())
-        values += [(column, code) for code in sorted(counted)]
-    table = np.array(values, np.int64).reshape(-1, 2)
-    return table, codes[:, table[:, 0]] == table[:, 1]
+        values += [(family, column, code) for code in counted]
+    table = np.array(sorted(values), np.int64).reshape(-1, 3)
+    return table, codes[:, table[:, 1]] == table[:, 2]
 
 
 def _written(
@@ -105,7 +110,7 @@ def _written(
     """The constraints as inequalities, and how many they are."""
     slots = len(pinned)
     rules: list[tuple[int, int, int, int, int]] = []
-    for v, (column, code) in enumerate(values.tolist()):
+    for v, (_, column, code) in enumerate(values.tolist()):
         for _, window, most, _ in caps[caps[:, 0] == column].tolist():
             rules += [(v, start, start + window, 0, most) for start in range(slots - window + 1)]
         if code == 0:
@@ -116,11 +121,11 @@ def _written(
     supply = np.bincount(types, minlength=len(kinds)) - np.bincount(types[pinned[pinned >= 0]], minlength=len(kinds))
     table = np.array(rules, np.int64).reshape(-1, 5)
     free = np.flatnonzero(pinned < 0)
-    columns = np.ascontiguousarray(values[:, 0])
+    family = np.ascontiguousarray(values[:, 0])
     variables = len(free) * (len(kinds) + len(values))
-    rows, terms = _write(system(0, 0, 0), members, supply, free, held, table, columns)
+    rows, terms = _write(system(0, 0, 0), members, supply, free, held, table, family)
     written = system(variables, rows + _LEARNT, terms + _LEARNT * variables // 4)
-    _write(written, members, supply, free, held, table, columns)
+    _write(written, members, supply, free, held, table, family)
     return written, int(rows)
 
 

@@ -9,7 +9,7 @@ place of the constraint by importance, minima before caps; a cap on an attribute
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,6 @@ from multislot_rerank.constraints import (
     MaxPerWindow,
     MaxSlot,
     MinGap,
-    Minimum,
     MinOfValue,
     Pin,
     Soft,
@@ -33,6 +32,8 @@ from multislot_rerank.constraints import (
 from multislot_rerank.errors import InvalidInput
 
 __all__ = ["ConstraintRows", "ages", "checked_constraints", "constraint_rows"]
+
+_NO_ROWS: Ints = np.empty((0, 4), np.int64)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,6 @@ class ConstraintRows:
     hard : tuple of Constraint
         By rank.
     soft_caps, soft_minima, soft : the same of soft constraints
-    prices : ndarray, shape (len(soft),)
     """
 
     codes: Ints
@@ -60,10 +60,11 @@ class ConstraintRows:
     soft_caps: Ints
     soft_minima: Ints
     soft: tuple[Soft, ...]
-    prices: Floats = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "prices", np.array([constraint.price for constraint in self.soft]))
+    @property
+    def prices(self) -> list[float]:
+        """Of the soft constraints."""
+        return [constraint.price for constraint in self.soft]
 
 
 def checked_constraints(values: object, k: int) -> tuple[Constraint, ...]:
@@ -94,14 +95,22 @@ def constraint_rows(
     for name in attributes:
         columns.of_attribute(name)
     pinned = np.full(k, -1, np.int64)
+    if not constraints:
+        return ConstraintRows(columns.table(), pinned, _NO_ROWS, _NO_ROWS, (), _NO_ROWS, _NO_ROWS, ())
+    caps: list[Constraint] = []
+    minima: list[Constraint] = []
+    soft: list[Soft] = []
     for constraint in constraints:
         if isinstance(constraint, Pin):
             pinned[constraint.slot] = columns.item(constraint)
-    by_rank = sorted(constraints, key=lambda constraint: not isinstance(_bare(constraint), Minimum))
-    hard = tuple(constraint for constraint in by_rank if not isinstance(constraint, Pin | Soft))
-    soft = tuple(constraint for constraint in by_rank if isinstance(constraint, Soft))
-    hard_rows, soft_rows = columns.rows(hard, k), columns.rows(soft, k)
-    return ConstraintRows(columns.table(), pinned, *hard_rows, hard, *soft_rows, soft)
+        elif isinstance(constraint, Soft):
+            soft.append(constraint)
+        else:
+            (caps if isinstance(constraint, Cap) else minima).append(constraint)
+    hard = (*minima, *caps)
+    hard_rows = columns.rows(hard, k)
+    soft_rows = columns.rows(soft, k) if soft else (_NO_ROWS, _NO_ROWS)
+    return ConstraintRows(columns.table(), pinned, *hard_rows, hard, *soft_rows, tuple(soft))
 
 
 def ages(needed_by: str, candidates: Candidates) -> Floats:
@@ -171,7 +180,8 @@ class _Columns:
         if labels.code is not None:
             return [self.of_attribute(cap.attribute)]
         # labels that fewer candidates have cannot exceed the cap
-        frequent = np.flatnonzero(np.bincount(labels.label, minlength=1) > count)
+        assert labels.pairs is not None
+        frequent = np.flatnonzero(np.bincount(labels.pairs[:, 1], minlength=1) > count)
         return [
             self._having(("label", cap.attribute, number), labels.members(number, len(self._candidates)))
             for number in frequent.tolist()

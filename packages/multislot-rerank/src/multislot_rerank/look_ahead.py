@@ -58,10 +58,17 @@ def keep_where_possible(
             items, utilities = fill(kept)
             proven = proven and kept.completion.certain
         broken = _broken(rows, items)
-    soft = broken_slots(items, rows.codes, rows.soft_caps, rows.soft_minima, len(rows.soft))
-    named = rows.hard + rows.soft
-    relaxed = tuple((int(slot), named[rank]) for slot, rank in np.argwhere(np.column_stack([broken, soft])))
+    relaxed = _named(broken, rows.hard)
+    if rows.soft:
+        soft = broken_slots(items, rows.codes, rows.soft_caps, rows.soft_minima, len(rows.soft))
+        relaxed = tuple(sorted(relaxed + _named(soft, rows.soft), key=lambda entry: entry[0]))
     return Filled(items, utilities, relaxed, proven or not broken.any())
+
+
+def _named(broken: NDArray[np.bool_], constraints: Sequence[Constraint]) -> tuple[tuple[int, Constraint], ...]:
+    if not broken.any():
+        return ()
+    return tuple((int(slot), constraints[rank]) for slot, rank in np.argwhere(broken))
 
 
 def choices(
@@ -97,7 +104,10 @@ def charges(rows: ConstraintRows, items: tuple[int, ...], slot: int) -> Floats:
     ):
         if due:
             breaks[:, rank] |= rows.codes[:, column] != 0
-    return breaks @ rows.prices
+    total = np.zeros(len(rows.codes))  # constraint by constraint: equal rows keep equal sums
+    for rank, price in enumerate(rows.prices):
+        total += price * breaks[:, rank]
+    return total
 
 
 def _broken(rows: ConstraintRows, items: Ints) -> NDArray[np.bool_]:

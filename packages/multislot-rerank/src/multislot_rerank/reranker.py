@@ -153,7 +153,7 @@ class SequentialGreedyReranker:
                 similarity_window = min(objective.window or UNLIMITED, self.k)
         weights = self._context_weights(candidates)
         rows = constraint_rows(self.constraints, candidates, self.k, [repeat.attribute for repeat in repeats])
-        charged = math.fsum(repeat.weight for repeat in repeats) * self.k + math.fsum(rows.prices)
+        charged = sum(repeat.weight for repeat in repeats) * self.k + sum(rows.prices)
         return ScanProblem(
             static=self._static(candidates, charged, weights),
             embeddings=candidates.embeddings,
