@@ -1,6 +1,8 @@
 """Constraints on one value, on labels, on the first slots and on an item's latest slot, hard and with a price."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -277,3 +279,10 @@ def test_files_are_not_written_into_folders_that_do_not_exist(tmp_path, model):
         write(tmp_path / "file.svg")
         assert [path.name for path in tmp_path.iterdir()] == ["file.svg"]
         (tmp_path / "file.svg").unlink()
+
+
+def test_the_example_of_the_readme_prints_what_it_says(capsys):
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    example, printed = re.search(r"## Constraints\n\n```python\n(.*?)```\n\nprints `(.*?)`", text, re.DOTALL).groups()
+    exec(example, {})
+    assert capsys.readouterr().out.strip() == printed

@@ -20,7 +20,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from multislot_rerank.arrays import Ints
-from multislot_rerank.inequalities import UNKNOWN, YES, System, add, search, system
+from multislot_rerank.inequalities import LATER, UNKNOWN, YES, System, add, search, system
 
 __all__ = ["BOUND", "Completion"]
 
@@ -126,6 +126,8 @@ def _written(
     rows, terms = _write(system(0, 0, 0), members, supply, free, held, table, family)
     written = system(variables, rows + _LEARNT, terms + _LEARNT * variables // 4)
     _write(written, members, supply, free, held, table, family)
+    written.sizes[LATER] = len(free) * len(kinds)  # values are decided before types: proofs by counting speak of them
+    written.phase[:] = 1
     return written, int(rows)
 
 
@@ -187,8 +189,6 @@ def _write(s, members, supply, free, held, rules, family):  # type: ignore[no-un
     for j in range(free.size):
         for t in range(types):
             literals[t] = 2 * (j * types + t)
-            if s.least.size > 0:
-                s.phase[j * types + t] = 1
         _limit(s, literals, ones, types, 1, 1, needs)
         for v in range(values):
             size = 1

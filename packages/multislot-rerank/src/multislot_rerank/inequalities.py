@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from multislot_rerank.arrays import Ints
 
-__all__ = ["NO", "UNKNOWN", "YES", "System", "add", "search", "system"]
+__all__ = ["LATER", "NO", "UNKNOWN", "YES", "System", "add", "search", "system"]
 
 YES, NO, UNKNOWN = 1, 0, -1
 _LARGEST = 1 << 20  # weight; products of two and sums of 2^20 of them stay below 2^63
 _RESTART = 50  # conflicts, times 1 1 2 1 1 2 4 ...
 _DECAY = 0.95  # of a variable's part in conflicts, a conflict
-ROWS, TERMS, ASSIGNED, LEVELS, WAITING, REFUTED = range(6)  # entries of System.sizes
+ROWS, TERMS, ASSIGNED, LEVELS, WAITING, REFUTED, LATER = range(7)  # entries of System.sizes
 
 
 class System(NamedTuple):
@@ -75,7 +75,7 @@ def system(variables, rows, terms):  # type: ignore[no-untyped-def]
         level_begin=np.zeros(2 * variables + 2, np.int64),
         queue=np.zeros(rows, np.int64),
         queued=np.zeros(rows, np.bool_),
-        sizes=np.zeros(6, np.int64),
+        sizes=np.zeros(7, np.int64),
     )
 
 
@@ -295,9 +295,17 @@ def _luby(number):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _decision(s):  # type: ignore[no-untyped-def]
-    """The open variable that took part in most of the late conflicts, the first of equals; -1 where none is open."""
+    """The open variable that took part in most of the late conflicts, the first of equals; -1 where none is open.
+
+    Those below ``sizes[LATER]`` only when no other is open.
+    """
     best, most = -1, -1.0
-    for variable in range(s.activity.size):
+    for variable in range(s.sizes[LATER], s.activity.size):
+        if s.truth[2 * variable] == 0 and s.activity[variable] > most:
+            best, most = variable, s.activity[variable]
+    if best >= 0:
+        return best
+    for variable in range(s.sizes[LATER]):
         if s.truth[2 * variable] == 0 and s.activity[variable] > most:
             best, most = variable, s.activity[variable]
     return best
