@@ -51,8 +51,8 @@ class Slate:
         Every constraint that the slate breaks, by the slot where it does (see ``violations``).
     proven : bool
         That what is relaxed, but for soft constraints, could not have been kept: the constraints cannot all hold in any
-        slate, and a constraint that was given up not with the more important ones kept. False where the search for such a slate ended at its
-        bound.
+        slate, and a constraint that was given up not with the more important ones kept. False where the search for such
+        a slate ended at its bound.
     """
 
     items: Ints
