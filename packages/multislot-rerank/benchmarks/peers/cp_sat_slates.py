@@ -2,7 +2,10 @@
 # requires-python = ">=3.11"
 # dependencies = ["ortools>=9.10"]
 # ///
-"""OR-tools' CP-SAT on constraint sets: whether any slate keeps each. Usage: cp_sat_slates.py SETS.json ANSWERS.json"""
+"""OR-tools' CP-SAT on constraint sets: whether any slate keeps each, null where it does not say within its limit.
+
+Usage: cp_sat_slates.py SETS.json ANSWERS.json
+"""
 
 import json
 import sys
@@ -11,8 +14,10 @@ from pathlib import Path
 
 from ortools.sat.python import cp_model
 
+LIMIT = 5.0  # CP-SAT's own unit, about a second
 
-def feasible(problem: dict) -> bool:
+
+def feasible(problem: dict) -> bool | None:
     """One Boolean a slot and kind of candidate (those that nothing tells apart); caps as sums over every window."""
     k, rules = problem["k"], [*problem["caps"], *problem["minima"]]
     pins = {slot: item for item, slot in problem["pins"]}
@@ -36,9 +41,10 @@ def feasible(problem: dict) -> bool:
             model.add(sum(counted[start : start + size]) <= number)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
+    solver.parameters.max_deterministic_time = LIMIT
     status = solver.solve(model)
-    assert status in (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.INFEASIBLE)
-    return status != cp_model.INFEASIBLE
+    assert status in (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.INFEASIBLE, cp_model.UNKNOWN)
+    return None if status == cp_model.UNKNOWN else status != cp_model.INFEASIBLE
 
 
 problems = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))

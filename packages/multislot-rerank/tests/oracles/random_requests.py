@@ -182,7 +182,7 @@ def disagreement(request):
     log_det = any(isinstance(o, LogDeterminant) and o.weight > 0 for o in request.objectives)
     expected = slate_by_definition.greedy(
         request.k, request.constraints, value, request.attributes, request.age_s.tolist(), len(request.scores),
-        1e-9 if log_det else 1e-12,
+        1e-9 if log_det else 1e-12, slate.items.tolist(),
     )  # fmt: skip
     if slate.items.tolist() != expected:
         return f"slate {slate.items.tolist()}, by definition {expected}"

@@ -203,8 +203,11 @@ def kept_constraints(k, constraints, attributes, age_s, count):
     return kept
 
 
-def greedy(k, constraints, value, attributes, age_s, count, rounding):
-    """The slate; the lowest index among utilities that are equal up to ``rounding`` times their terms."""
+def greedy(k, constraints, value, attributes, age_s, count, rounding, found=None):
+    """The slate; the lowest index among utilities that are equal up to ``rounding`` times their terms.
+
+    Of these the item of ``found`` is as right where its utility is the larger one.
+    """
     kept = kept_constraints(k, constraints, attributes, age_s, count)
     rest = [c for c in by_importance(constraints) if c not in kept]
     soft = [c for c in constraints if isinstance(c, Soft)]
@@ -230,6 +233,8 @@ def greedy(k, constraints, value, attributes, age_s, count, rounding):
                     fits.append(i)
             if fits:
                 slate[slot] = min(fits)
+                if found is not None and found[slot] in fits and now[found[slot]][0] > now[slate[slot]][0]:
+                    slate[slot] = found[slot]
                 break
     return slate
 
