@@ -105,7 +105,7 @@ def test_a_less_important_constraint_gives_way_to_a_more_important_one():
 
 
 def test_an_empty_search_budget_is_told(monkeypatch):
-    monkeypatch.setattr("multislot_rerank.reranker.BOUND", 0)
+    monkeypatch.setattr("multislot_rerank.look_ahead.BOUND", 0)
     candidates = Candidates([0.1, 0.2, 0.9], attributes={"c": ["a", "a", "b"]})
     slate = SequentialGreedyReranker([Relevance()], 3, [MinGap("c", 2)]).rerank(candidates)
     assert not slate.proven
@@ -219,7 +219,7 @@ def test_real_numbers_of_any_width_mean_themselves(column):
 
 
 @pytest.mark.parametrize(
-    "values", ["ab", b"ab", {"a", "b"}, {"a": 1, "b": 2}, (c for c in "ab"), None, 3, [["a"], ["b"]], np.ones((2, 2)),
+    "values", ["ab", b"ab", {"a", "b"}, {"a": 1, "b": 2}, (c for c in "ab"), None, 3, np.ones((2, 2)),
                np.ma.array(["a", "b"], mask=[True, False])],
 )  # fmt: skip
 def test_attributes_that_are_no_column_are_refused(values):

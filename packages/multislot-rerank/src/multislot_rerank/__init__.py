@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from multislot_rerank.candidates import Candidates
-    from multislot_rerank.constraints import FreshQuota, MaxPerWindow, MinGap, Pin
+    from multislot_rerank.constraints import (
+        FreshQuota,
+        MaxOfValue,
+        MaxPerWindow,
+        MaxSlot,
+        MinGap,
+        MinOfValue,
+        Pin,
+        Soft,
+    )
     from multislot_rerank.diversification import Diversified, diversify
     from multislot_rerank.errors import InvalidInput
     from multislot_rerank.ladder import Ladder, estimate_all
@@ -31,14 +40,18 @@ __all__ = [
     "InvalidInput",
     "Ladder",
     "LogDeterminant",
+    "MaxOfValue",
     "MaxPerWindow",
     "MaxSimilarity",
+    "MaxSlot",
     "MinGap",
+    "MinOfValue",
     "Pin",
     "Relevance",
     "SequentialGreedyReranker",
     "Slate",
     "SlateLog",
+    "Soft",
     "TargetPolicy",
     "ValueEstimate",
     "cascade_dr",
@@ -63,14 +76,18 @@ _HOMES = {
     "InvalidInput": "errors",
     "Ladder": "ladder",
     "LogDeterminant": "objectives",
+    "MaxOfValue": "constraints",
     "MaxPerWindow": "constraints",
     "MaxSimilarity": "objectives",
+    "MaxSlot": "constraints",
     "MinGap": "constraints",
+    "MinOfValue": "constraints",
     "Pin": "constraints",
     "Relevance": "objectives",
     "SequentialGreedyReranker": "reranker",
     "Slate": "reranker",
     "SlateLog": "log",
+    "Soft": "constraints",
     "TargetPolicy": "log",
     "ValueEstimate": "value",
     "cascade_dr": "weighting",

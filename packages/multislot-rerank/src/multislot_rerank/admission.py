@@ -5,25 +5,40 @@ without an error further in.
 """
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Set
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from multislot_rerank.errors import InvalidInput
 
-__all__ = ["instance", "members", "names", "number", "whole"]
+__all__ = ["instance", "label", "members", "names", "number", "target_file", "whole"]
 
-Kind = TypeVar("Kind")
 _NO_NUMBERS: tuple[type[Any], ...] = (bool, np.bool_, np.timedelta64)  # though Python registers them as such
 
 
-def instance(name: str, value: object, kind: type[Kind]) -> Kind:
-    """Return the value if it is one of ``kind``."""
+def instance(name: str, value: object, kind: Any) -> Any:
+    """Return the value if it is one of ``kind``, a type or a union of types."""
     if isinstance(value, kind):
         return value
-    raise InvalidInput(f"{name}={_shown(value)} is no {kind.__name__}; {_remedy(value, (kind,))}")
+    kinds = getattr(kind, "__args__", (kind,))
+    wanted = " or ".join(one.__name__ for one in kinds)
+    raise InvalidInput(f"{name}={_shown(value)} is no {wanted}; {_remedy(value, kinds)}")
+
+
+def label(name: str, value: object) -> object:
+    """Return one value that an attribute can have: hashable, and equal to itself."""
+    try:
+        hash(value)
+        usable = value is not None and bool(value == value)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{name}={_shown(value)} cannot be compared ({error}); give one text or number") from error
+    if not usable or isinstance(value, type):
+        raise InvalidInput(f"{name}={_shown(value)} is no value of an attribute; give one text or number")
+    return value
 
 
 def members(name: str, values: object, kinds: Any) -> tuple[Any, ...]:
@@ -72,6 +87,16 @@ def whole(name: str, value: object, least: int) -> int:
     if isinstance(value, _NO_NUMBERS) or not isinstance(value, Integral) or int(value) < least:
         raise InvalidInput(f"{name}={_shown(value)} must be at least {least}, a whole number")
     return int(value)
+
+
+def target_file(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file to write if its folder is there; a mistyped one is not made."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target}: the folder {target.parent} does not exist; make it first")
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; give the name of a file in it")
+    return target
 
 
 def _remedy(value: object, kinds: tuple[type[Any], ...]) -> str:

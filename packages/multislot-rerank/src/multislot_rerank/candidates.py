@@ -5,13 +5,44 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from multislot_rerank.arrays import Floats, Ints, Vectors, finite, plain_array, real, seconds
 from multislot_rerank.errors import InvalidInput
 from multislot_rerank.lazy_greedy import inverse_norms
 
-__all__ = ["Candidates", "unit_scale"]
+__all__ = ["Candidates", "Labels", "unit_scale"]
+
+_SEVERAL = (list, set, frozenset, np.ndarray)
+"""What holds the labels of one candidate; a tuple is one value."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """An attribute of N candidates.
+
+    Attributes
+    ----------
+    numbers : dict of value to int
+    code : ndarray of int64, shape (N,), or None
+        Number of each candidate's one value, its own where it has none; None where candidates have several.
+    pairs : ndarray of int64, shape (L, 2), or None
+        Candidate and number, for every label that a candidate has; None where they have one value.
+    """
+
+    numbers: dict[object, int]
+    code: Ints | None
+    pairs: Ints | None = None
+
+    def members(self, number: int, rows: int) -> NDArray[np.bool_]:
+        """Which of the candidates have the value or label of that number."""
+        found = np.zeros(rows, np.bool_)
+        if self.code is not None:
+            np.equal(self.code, number, out=found)
+        else:
+            assert self.pairs is not None
+            found[self.pairs[self.pairs[:, 1] == number, 0]] = True
+        return found
 
 
 @dataclass(frozen=True)
@@ -27,7 +58,8 @@ class Candidates:
         leave double precision is kept times a power of two. A zero vector is similar to nothing.
     attributes : mapping of str to sequence of length N
         Values such as a creator or a topic, of any kind that compares for equality. None, NaN, NaT and NA mean "no
-        value": equal to nothing, not even to each other.
+        value": equal to nothing, not even to each other. Where one is a list, a set or a vector, every item has a list
+        of labels (none, one or several; a lone value is one), and two items are alike in each label they share.
     age_s : ndarray, shape (N,), optional
         Age of each item at the time of the request, at least 0: numbers are seconds, durations are converted.
 
@@ -41,6 +73,8 @@ class Candidates:
     --------
     >>> Candidates(scores=[0.9, 0.4], attributes={"creator": ["ann", "bob"]}).codes["creator"]
     array([0, 1])
+    >>> Candidates(scores=[0.9, 0.4], attributes={"tags": [["news", "local"], []]}).holders("tags", "news")
+    array([ True, False])
     """
 
     scores: Floats
@@ -48,6 +82,7 @@ class Candidates:
     attributes: Mapping[str, Sequence[object]] = field(default_factory=dict)
     age_s: Floats | None = None
     codes: dict[str, Ints] = field(init=False)
+    labels: dict[str, "Labels"] = field(init=False)
     inverse_norm: Floats = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,7 +101,9 @@ class Candidates:
             store(self, "inverse_norm", inverse_norm)
         if not isinstance(self.attributes, Mapping):
             raise InvalidInput('attributes is no mapping; give {"name": [a value a candidate]} or leave it out')
-        store(self, "codes", {name: _codes(name, values, rows) for name, values in self.attributes.items()})
+        read = {name: _read(name, values, rows) for name, values in self.attributes.items()}
+        store(self, "labels", read)
+        store(self, "codes", {name: labels.code for name, labels in read.items() if labels.code is not None})
         if self.age_s is not None:
             age = seconds("age_s", self.age_s)
             _length("age_s", len(age), rows)
@@ -77,6 +114,11 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def holders(self, attribute: str, value: object) -> NDArray[np.bool_]:
+        """Whether each candidate has the value, alone or among its labels; shape (N,)."""
+        labels = self.labels[attribute]
+        return labels.members(labels.numbers.get(value, -1), len(self))
 
 
 def unit_scale(embeddings: ArrayLike) -> tuple[Vectors, Floats]:
@@ -96,7 +138,7 @@ def unit_scale(embeddings: ArrayLike) -> tuple[Vectors, Floats]:
     return vectors, inverse_norm
 
 
-def _codes(name: object, values: Any, rows: int) -> Ints:
+def _read(name: object, values: Any, rows: int) -> Labels:
     """Number the values; each missing one gets a number of its own, as it is equal to nothing."""
     if not isinstance(name, str):
         raise InvalidInput(f"attributes has the key {name!r}; name attributes by texts")
@@ -118,14 +160,37 @@ def _codes(name: object, values: Any, rows: int) -> Ints:
     try:
         codes = np.array([seen.setdefault(value, len(seen)) for value in values], np.int64)
     except TypeError as error:
+        if any(isinstance(value, _SEVERAL) for value in values):
+            return _several(label, values)
         raise InvalidInput(
             f"{label} holds a value that cannot be compared ({error}); give one text or number"
         ) from None
-    absent = [code for value, code in seen.items() if _is_missing(label, value)]
+    absent = []
+    for value, code in seen.items():
+        if isinstance(value, frozenset):
+            return _several(label, values)
+        if _is_missing(label, value):
+            absent.append(code)
     if absent:
         nowhere = np.isin(codes, absent)
         codes[nowhere] = len(seen) + np.arange(int(nowhere.sum()))
-    return codes
+    return Labels(seen, codes)
+
+
+def _several(label: str, values: Any) -> Labels:
+    """Number the labels of every candidate, each once; missing ones are left out."""
+    seen: dict[object, int] = {}
+    pairs: list[tuple[int, int]] = []
+    for row, value in enumerate(values):
+        if getattr(value, "ndim", 1) > 1:
+            raise InvalidInput(f"{label}[{row}] has {value.ndim} axes; give a list of labels")
+        listed = value if isinstance(value, _SEVERAL) and getattr(value, "ndim", 1) == 1 else [value]
+        try:
+            own = [seen.setdefault(one, len(seen)) for one in listed if not _is_missing(label, one)]
+        except TypeError as error:
+            raise InvalidInput(f"{label}[{row}] holds a label that cannot be compared ({error}); give texts") from None
+        pairs += [(row, number) for number in dict.fromkeys(own)]
+    return Labels(seen, None, np.array(pairs, np.int64).reshape(-1, 2))
 
 
 def _is_missing(label: str, value: object) -> bool:

@@ -125,6 +125,8 @@ def _built(module: Any, spec: dict[str, Any]) -> Any:
     known = [name for name in module.__all__ if name not in ("Objective", "Constraint")]
     if kind not in known:
         raise ValueError(f"type={kind!r} is unknown; use one of {', '.join(known)}")
+    if kind == "Soft" and "constraint" in fields:
+        fields["constraint"] = _built(module, fields["constraint"])
     return _call(getattr(module, kind), fields, kind)
 
 
@@ -220,10 +222,21 @@ def _plan(arguments: argparse.Namespace) -> int:
     return command.DONE
 
 
+def _check_plot(arguments: argparse.Namespace) -> None:
+    """Refuse a picture that could not be written before the work that it shows."""
+    from papershelf_core.files import check_writable
+
+    from multislot_rerank.admission import target_file
+
+    if arguments.plot:
+        check_writable(target_file(arguments.plot))
+
+
 def _pareto(arguments: argparse.Namespace) -> int:
     from multislot_rerank.log import SlateLog
     from multislot_rerank.pareto import ParetoFront, choose_honestly, sweep
 
+    _check_plot(arguments)
     logged = _table(arguments.log)
     log = SlateLog.from_frame(logged, arguments.objective or ["reward"], logging=arguments.logging)
     table = _table(arguments.policies)
@@ -272,6 +285,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
     from multislot_rerank.policies import Policy, by_relevance, compare_policies, greedy_truth, whole_slate
     from multislot_rerank.reranker import SequentialGreedyReranker
 
+    _check_plot(arguments)
     if not math.isfinite(arguments.influence):
         raise ValueError(f"--influence {arguments.influence} is not finite; 0 is none, 1 the default, 2 strong")
     if arguments.seed < 0:

@@ -119,12 +119,14 @@ class ContextFeatures:
                 f"slate={shown.tolist()} must hold at most {self.slots} of the {len(candidates)} candidates, by number"
             )
         rows: Floats = context_rows(*self.arrays(candidates), shown, self.slots)
-        return rows[:, self._kept] if self.monotone else rows
+        return rows[:, self.columns] if self.monotone else rows
 
     @property
-    def _kept(self) -> list[int]:
-        """Columns of the full layout that the monotone one has."""
+    def columns(self) -> list[int]:
+        """Columns of the full layout that this one has."""
         first, count = self.static, len(self.attributes)
+        if not self.monotone:
+            return list(range(first + SHARED + 2 * count))
         return [*range(first + 2), *range(first + SHARED, first + SHARED + count)]
 
     def arrays(self, candidates: Candidates) -> tuple[Floats, NDArray[np.floating], Floats, Ints]:

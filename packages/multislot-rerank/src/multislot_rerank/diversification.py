@@ -122,9 +122,8 @@ def _mmr(vectors: Vectors, inverse_norm: Floats, relevance: Floats, k: int, dive
         np.zeros((len(relevance), 0), np.int64),
         _NO_WEIGHTS,
         pinned,
-        _NO_CAPS,
-        np.zeros(len(relevance), np.bool_),
-        0,
+        _NO_ROWS,
+        _NO_ROWS,
     )
     return Diversified(items, values, Strategy.MMR, diversity)
 
@@ -162,4 +161,4 @@ def _dpp(vectors: Vectors, inverse_norm: Floats, relevance: Floats, k: int, dive
 
 
 _NO_WEIGHTS = np.zeros(0)
-_NO_CAPS: NDArray[np.int64] = np.zeros((0, 3), np.int64)
+_NO_ROWS: NDArray[np.int64] = np.zeros((0, 4), np.int64)

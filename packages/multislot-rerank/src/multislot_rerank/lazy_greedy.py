@@ -29,6 +29,7 @@ __all__ = [
     "largest_block",
     "lazy_dpp",
     "lazy_sga",
+    "minima_due",
     "shrink",
     "worth",
 ]
@@ -204,13 +205,16 @@ def _up_to_date(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def feasible(i, slot, chosen, pinned, codes, caps, kept_caps, must_be_fresh, fresh):  # type: ignore[no-untyped-def]
-    """Whether item i may take the slot under the first ``kept_caps`` caps (attribute, window, count) and the quota."""
-    if must_be_fresh and not fresh[i]:
-        return False
+def feasible(i, slot, chosen, pinned, codes, caps, minima, due, kept):  # type: ignore[no-untyped-def]
+    """Whether item i may take the slot under the constraints of rank below ``kept``, minima as far as they are due."""
     slots = pinned.size
-    for c in range(kept_caps):
-        attribute, window, most = caps[c, 0], caps[c, 1], caps[c, 2]
+    for m in range(minima.shape[0]):
+        if due[m] and minima[m, 3] < kept and codes[i, minima[m, 0]] != 0:
+            return False
+    for c in range(caps.shape[0]):
+        column, window, most = caps[c, 0], caps[c, 1], caps[c, 2]
+        if caps[c, 3] >= kept:
+            break
         for start in range(max(0, slot - window + 1), slot + 1):
             alike = 1
             for other in range(start, min(start + window, slots)):
@@ -219,7 +223,7 @@ def feasible(i, slot, chosen, pinned, codes, caps, kept_caps, must_be_fresh, fre
                     item = chosen[other]
                 elif other > slot:
                     item = pinned[other]
-                if item >= 0 and codes[item, attribute] == codes[i, attribute]:
+                if item >= 0 and codes[item, column] == codes[i, column]:
                     alike += 1
             if alike > most:
                 return False
@@ -227,44 +231,63 @@ def feasible(i, slot, chosen, pinned, codes, caps, kept_caps, must_be_fresh, fre
 
 
 @njit(cache=True, nogil=True)
+def minima_due(slot, placed, pinned, codes, minima, due):  # type: ignore[no-untyped-def]
+    """Mark the minima for which every slot left to them must be used, this one included."""
+    for m in range(minima.shape[0]):
+        column, end, missing = minima[m, 0], minima[m, 1], minima[m, 2]
+        left = 0
+        for other in range(end):
+            item = placed[other] if other < slot else pinned[other]
+            if item >= 0:
+                missing -= codes[item, column] == 0
+            else:
+                left += 1
+        due[m] = slot < end and missing > 0 and missing >= left
+
+
+@njit(cache=True, nogil=True)
 def lazy_sga(  # type: ignore[no-untyped-def]
-    static, embeddings, inverse_norm, weights, codes, repeat_weight, pinned, caps, fresh, fresh_quota
+    static, embeddings, inverse_norm, weights, codes, repeat_weight, pinned, caps, minima
 ):
     """Sequential greedy re-ranking under growing penalties and hard constraints.
 
     ``weights`` holds similarity weight a, log-determinant weight g and jitter; ``codes`` (N, P) the attribute values as
-    numbers and ``repeat_weight`` (P,) their r_p; ``pinned`` (K,) the item of a slot or -1; ``caps`` rows of (attribute,
-    window, count); ``fresh`` (N,) marks fresh items, of which the slate needs ``fresh_quota``.
+    numbers and ``repeat_weight`` (R,) the r_p of the first R; ``pinned`` (K,) the item of a slot or -1; ``caps`` and
+    ``minima`` rows of constraints (see ``constraint_rows``).
 
-    Where no candidate is feasible in a slot, constraints are dropped there one by one: the last cap first, the quota
-    at the end. Returns items and utilities.
+    Where no candidate is feasible in a slot, constraints are dropped there one by one, the largest rank
+    first. Returns items and utilities.
     """
     count, slots = static.size, pinned.size
     log_det = weights[1] > 0.0
     nearest, residual = np.zeros(count), np.full(count, 1.0 + weights[2])
     factor = np.empty((count if log_det else 1, slots))
     root, seen = np.empty(slots), np.zeros(count, np.int64)
-    repeats = np.zeros((codes.shape[1], codes.max() + 1 if codes.size else 1))
+    values_seen = 1
+    for p in range(repeat_weight.size):
+        values_seen = max(values_seen, codes[:, p].max() + 1)
+    repeats = np.zeros((repeat_weight.size, values_seen))
     chosen, utilities = np.empty(slots, np.int64), np.empty(slots)
     held, taken = np.empty(count, np.int64), np.zeros(count, np.bool_)
     values = static + (weights[1] * math.log(1.0 + weights[2]) if log_det else 0.0)
-    fresh_to_come = 0
     for slot in range(slots):
         if pinned[slot] >= 0:
             taken[pinned[slot]] = True
-            fresh_to_come += fresh[pinned[slot]]
+    ranks = 0
+    for c in range(caps.shape[0]):
+        ranks = max(ranks, caps[c, 3] + 1)
+    for m in range(minima.shape[0]):
+        ranks = max(ranks, minima[m, 3] + 1)
+    due = np.zeros(minima.shape[0], np.bool_)
     blocks = (count + BLOCK - 1) // BLOCK
     best_value, best_index = np.empty(blocks), np.empty(blocks, np.int64)
     for block in range(blocks):
         block_maximum(values, taken, block, best_value, best_index)
 
-    free_left = (pinned < 0).sum()
     for slot in range(slots):
         winner = pinned[slot]
-        if winner >= 0:
-            fresh_to_come -= fresh[winner]
-        must_be_fresh = fresh_quota - fresh_to_come >= free_left
-        for drop in range(caps.shape[0] + 2):  # with every constraint dropped some candidate is free: k <= N
+        minima_due(slot, chosen, pinned, codes, minima, due)
+        for drop in range(ranks + 1):  # with every constraint dropped some candidate is free: k <= N
             if winner >= 0:
                 break
             today, held_count = -np.inf, 0
@@ -283,10 +306,7 @@ def lazy_sga(  # type: ignore[no-untyped-def]
                     )  # fmt: skip
                     if seen[i] == slot:
                         today = max(today, values[i])
-                elif feasible(
-                    i, slot, chosen, pinned, codes, caps, max(caps.shape[0] - drop, 0),
-                    must_be_fresh and drop <= caps.shape[0], fresh,
-                ):  # fmt: skip
+                elif feasible(i, slot, chosen, pinned, codes, caps, minima, due, ranks - drop):
                     winner = i
                     break
                 else:
@@ -307,8 +327,6 @@ def lazy_sga(  # type: ignore[no-untyped-def]
             residual, factor, seen,
         )  # fmt: skip
         chosen[slot], root[slot] = winner, math.sqrt(residual[winner])
-        free_left -= pinned[slot] < 0
-        fresh_quota -= fresh[winner]
         taken[winner] = True
         block_maximum(values, taken, winner // BLOCK, best_value, best_index)
     return chosen, utilities

@@ -20,13 +20,17 @@ from typing import Any
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike
+from papershelf_core.files import write_text
 
-from multislot_rerank.admission import instance, members, number, whole
+from multislot_rerank.admission import instance, members, number, target_file, whole
 from multislot_rerank.arrays import Floats, Ints, distinct_rows, finite, integers
 from multislot_rerank.candidates import Candidates
+from multislot_rerank.constraint_rows import ConstraintRows, checked_constraints, constraint_rows
+from multislot_rerank.constraints import Constraint
 from multislot_rerank.context import SHARED, ContextFeatures, place, start
 from multislot_rerank.errors import InvalidInput
 from multislot_rerank.lazy_greedy import BLOCK, block_maximum, cosine_of, largest_block
+from multislot_rerank.look_ahead import Kept, charges, choices, keep_where_possible
 from multislot_rerank.reranker import Slate
 from multislot_rerank.trees import TreeEnsemble, probability
 
@@ -145,13 +149,20 @@ class ModelReranker:
             heads[name] = TreeEnsemble.from_lightgbm(booster)
         return cls(features, heads, _trade_off(features, heads, weights))
 
-    def rerank(self, candidates: Candidates) -> Slate:
+    def rerank(self, candidates: Candidates, constraints: Sequence[Constraint] = ()) -> Slate:
         """Fill the slots greedily by the weighted sum of predicted rewards; ties to the lower index.
+
+        Parameters
+        ----------
+        candidates : Candidates
+        constraints : sequence of Constraint
+            By importance, kept as ``SequentialGreedyReranker`` keeps them; prices are in the unit of that sum.
 
         Raises
         ------
         InvalidInput
-            If there are fewer candidates than slots, or their fields are not those that the model was fitted with.
+            If there are fewer candidates than slots, their fields are not those that the model was fitted with, or
+            constraints contradict each other or name what the candidates do not have.
         """
         instance("candidates", candidates, Candidates)
         slots = self.features.slots
@@ -159,9 +170,20 @@ class ModelReranker:
             raise InvalidInput(f"{slots} slots are more than the {len(candidates)} candidates")
         heads = tuple(self.heads[name].arrays for name in self.weights)
         weights = np.array(list(self.weights.values()))
-        greedy = _lazy_greedy if self.features.monotone else _full_greedy
-        items, utilities = greedy(*self.features.arrays(candidates), weights, heads, slots)
-        return Slate(items, utilities)
+        given = checked_constraints(constraints, slots)
+        arrays = self.features.arrays(candidates)
+        if not given:
+            greedy = _lazy_greedy if self.features.monotone else _full_greedy
+            return Slate(*greedy(*arrays, weights, heads, slots))
+        rows = constraint_rows(given, candidates, slots)
+        if not math.isfinite(float(np.abs(weights).sum()) + sum(rows.prices)):
+            raise InvalidInput("constraints: prices add up to more than a double holds; scale them down")
+
+        def fill(kept: Kept | None) -> tuple[Ints, Floats]:
+            return _greedy_under(rows, kept, arrays, weights, heads, self.features.columns)
+
+        filled = keep_where_possible(rows, fill(None), fill)
+        return Slate(filled.items, filled.utilities, filled.relaxed, filled.proven)
 
     def predict(self, candidates: Candidates, slate: ArrayLike) -> dict[str, Floats]:
         """Probability of each reward for the items of a given slate, in their slots; shape (K,) an objective.
@@ -177,7 +199,6 @@ class ModelReranker:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as JSON, whole or not at all."""
-        target = Path(path)
         document = {
             "schema": SCHEMA,
             "scores": self.features.scores,
@@ -189,9 +210,7 @@ class ModelReranker:
             "weights": self.weights,
             "heads": {name: head.to_dict() for name, head in self.heads.items()},
         }
-        scratch = target.with_name(target.name + ".part")
-        scratch.write_text(json.dumps(document), encoding="utf-8")
-        scratch.replace(target)
+        write_text(target_file(path), json.dumps(document))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "ModelReranker":
@@ -261,6 +280,34 @@ def _utility(row, weights, heads):  # type: ignore[no-untyped-def]
     for m in range(weights.size):
         total += weights[m] * probability(row, heads[m])
     return total
+
+
+@njit(cache=True, nogil=True)
+def _utilities(features, weights, heads):  # type: ignore[no-untyped-def]
+    utilities = np.empty(features.shape[0])
+    for i in range(features.shape[0]):
+        utilities[i] = _utility(features[i], weights, heads)
+    return utilities
+
+
+def _greedy_under(
+    rows: ConstraintRows, kept: Kept | None, arrays: tuple[Any, ...], weights: Floats, heads: Any, columns: list[int]
+) -> tuple[Ints, Floats]:
+    """Greedy by full scans under constraints, on ``columns`` of the full layout of features."""
+    static, embeddings, inverse_norm, codes = arrays
+    slots = len(rows.pinned)
+    features = np.empty((len(static), static.shape[1] + SHARED + 2 * codes.shape[1]))
+    start(features, static, codes.shape[1], slots)
+    items: tuple[int, ...] = ()
+    utilities, score_sum = np.empty(slots), 0.0
+    for slot in range(slots):
+        utility = _utilities(np.ascontiguousarray(features[:, columns]), weights, heads)
+        if rows.soft:
+            utility -= charges(rows, items, slot)
+        (item,) = choices(rows, items, slot, utility, 1, kept)
+        items, utilities[slot] = (*items, item), utility[item]
+        score_sum = place(features, static, embeddings, inverse_norm, codes, item, slot, score_sum, slots)
+    return np.array(items, np.int64), utilities
 
 
 @njit(cache=True, nogil=True)

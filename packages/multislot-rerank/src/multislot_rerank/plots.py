@@ -3,7 +3,9 @@
 from typing import Any
 
 import numpy as np
+from papershelf_core.files import replacing
 
+from multislot_rerank.admission import target_file
 from multislot_rerank.arrays import Floats
 from multislot_rerank.errors import InvalidInput
 from multislot_rerank.ladder import Ladder
@@ -80,9 +82,5 @@ def policies_figure(table: PolicyTable) -> Any:
 
 def save(figure: Any, path: str) -> None:
     """Write a figure, whole or not at all; the suffix decides the format."""
-    from pathlib import Path
-
-    target = Path(path)
-    scratch = target.with_name(f".{target.stem}.part{target.suffix}")
-    figure.savefig(scratch)
-    scratch.replace(target)
+    with replacing(target_file(path)) as scratch:
+        figure.savefig(scratch)

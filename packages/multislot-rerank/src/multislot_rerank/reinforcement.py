@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from papershelf_core.files import replacing
 
+from multislot_rerank.admission import target_file
 from multislot_rerank.arrays import Ints
 from multislot_rerank.cluster import local_cluster
 from multislot_rerank.environment import ENVIRONMENT_ID, MultiSlotEnv, observation_space
@@ -69,9 +71,8 @@ class LearntPolicy:
         """Write the weights as safetensors, whole or not at all."""
         from safetensors.torch import save_file
 
-        scratch = Path(path).with_name(Path(path).name + ".part")
-        save_file({name: value.contiguous() for name, value in self.module.state_dict().items()}, scratch)
-        scratch.replace(path)
+        with replacing(target_file(path)) as scratch:
+            save_file({name: value.contiguous() for name, value in self.module.state_dict().items()}, scratch)
 
     @classmethod
     def load(cls, path: str | Path, *, candidates: int, hidden: int = 64) -> "LearntPolicy":

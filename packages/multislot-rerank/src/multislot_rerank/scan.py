@@ -1,4 +1,4 @@
-"""Greedy and beam search by full scans: for utilities that can rise again, for dead ends, and to check the lazy kernel.
+"""Greedy and beam search by full scans: for utilities that can rise again, dead ends, prices; to check the lazy kernel.
 
 A penalty within a window forgets what has left it, so a utility can rise and the lazy bound no longer holds. Every slot
 then scores all candidates, on cosines that are computed once for each placed item: O(N d) a slot and beam. The parts of
@@ -7,18 +7,17 @@ a utility are computed and summed as in ``lazy_greedy``, so that both give the s
 A beam of width B keeps the B partial slates of largest summed utility; B = 1 is greedy.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from multislot_rerank.arrays import Floats, Ints, Vectors
-from multislot_rerank.completion import Completion
+from multislot_rerank.constraint_rows import ConstraintRows
 from multislot_rerank.lazy_greedy import cosine_of, shrink, worth
+from multislot_rerank.look_ahead import Kept, charges, choices
 
-__all__ = ["UNLIMITED", "Kept", "ScanProblem", "scan_slate"]
+__all__ = ["UNLIMITED", "ScanProblem", "scan_slate"]
 
 UNLIMITED = 0
 """Window that never forgets."""
@@ -37,14 +36,9 @@ class ScanProblem:
         Similarity weight, log-determinant weight, jitter.
     similarity_window : int
         Slots that MaxSimilarity looks back; 0 is all.
-    codes : ndarray of int64, shape (N, P)
     repeat_weight : ndarray, shape (R,), and repeat_window : ndarray of int64, shape (R,)
-        Of the first R attributes.
-    caps : ndarray of int64, shape (C, 3)
-        (attribute, window, count).
-    pinned : ndarray of int64, shape (K,)
-    fresh : ndarray of bool, shape (N,)
-    fresh_quota : int
+        Of the first R columns of ``rows.codes``.
+    rows : ConstraintRows
     """
 
     static: Floats
@@ -52,30 +46,9 @@ class ScanProblem:
     inverse_norm: Floats
     weights: Floats
     similarity_window: int
-    codes: Ints
     repeat_weight: Floats
     repeat_window: Ints
-    caps: Ints
-    pinned: Ints
-    fresh: NDArray[np.bool_]
-    fresh_quota: int
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Constraints that are never let go, with the look-ahead that makes it possible.
-
-    Attributes
-    ----------
-    caps : ndarray of bool, shape (C,)
-    quota : bool
-    completion : Completion
-        Of these constraints.
-    """
-
-    caps: NDArray[np.bool_]
-    quota: bool
-    completion: Completion
+    rows: ConstraintRows
 
 
 @dataclass(frozen=True)
@@ -96,10 +69,10 @@ class _Partial:
 def scan_slate(problem: ScanProblem, beam: int, kept: Kept | None = None) -> tuple[Ints, Floats]:
     """Items and utilities of the best slate that a beam of that width finds.
 
-    Without ``kept`` each slot lets go of what stands in its way there, the last cap first; with it, only candidates
-    from which the kept constraints can still be completed are considered.
+    Without ``kept`` each slot lets go of what stands in its way there, the last constraint first; with it, only
+    candidates from which the kept constraints can still be completed are considered.
     """
-    count, slots = len(problem.static), len(problem.pinned)
+    count, slots = len(problem.static), len(problem.rows.pinned)
     empty = np.empty((count, 0))
     log_det = problem.weights[1] > 0
     factor = np.zeros((count if log_det else 1, slots))
@@ -108,10 +81,12 @@ def scan_slate(problem: ScanProblem, beam: int, kept: Kept | None = None) -> tup
         grown = []
         for rank, partial in enumerate(partials):
             utility = _utilities(
-                problem.static, partial.cosines, problem.similarity_window, partial.residual, problem.codes,
+                problem.static, partial.cosines, problem.similarity_window, partial.residual, problem.rows.codes,
                 problem.repeat_weight, problem.repeat_window, np.array(partial.items, np.int64), problem.weights,
             )  # fmt: skip
-            best = _choices(problem, partial.items, slot, utility, beam, kept)
+            if problem.rows.soft:
+                utility -= charges(problem.rows, partial.items, slot)
+            best = choices(problem.rows, partial.items, slot, utility, beam, kept)
             grown += [(-(partial.total + float(utility[i])), rank, i, float(utility[i])) for i in best]
         grown.sort(key=lambda entry: entry[:3])
         partials = [_placed(problem, partials[rank], item, utility) for _, rank, item, utility in grown[:beam]]
@@ -138,66 +113,6 @@ def _utilities(  # type: ignore[no-untyped-def]
             repeat += repeat_weight[p] * seen
         values[i] = worth(static[i], nearest, repeat, residual[i], weights)
     return values
-
-
-def _choices(
-    problem: ScanProblem, items: tuple[int, ...], slot: int, utility: Floats, beam: int, kept: Kept | None
-) -> list[int]:
-    """The best candidates for a slot, at most ``beam``, under as many constraints as leave one."""
-    if problem.pinned[slot] >= 0:
-        return [int(problem.pinned[slot])]
-    for allowed in _ever_looser(problem, items, slot, kept):
-        candidates = np.flatnonzero(allowed)
-        ordered = candidates[np.argsort(-utility[candidates], kind="stable")]
-        found: list[int] = []
-        for item in ordered.tolist():
-            if len(found) == beam:
-                break
-            if kept is None or kept.completion.extends(items, item):
-                found.append(item)
-        if found:
-            return found
-    raise AssertionError("k is at most N: some candidate is free")
-
-
-def _ever_looser(
-    problem: ScanProblem, items: Sequence[int], slot: int, kept: Kept | None
-) -> Iterator[NDArray[np.bool_]]:
-    """Candidates under all constraints, then without the last cap, and so on; the quota last, what is kept never."""
-    count, slots = len(problem.static), len(problem.pinned)
-    free = np.ones(count, np.bool_)
-    free[list(items)] = False
-    free[problem.pinned[problem.pinned >= 0]] = False
-    later = problem.pinned[slot:]
-    missing = problem.fresh_quota - problem.fresh[list(items)].sum() - problem.fresh[later[later >= 0]].sum()
-    must_be_fresh = problem.fresh_quota > 0 and missing >= (later < 0).sum()
-    slate = np.concatenate([np.array(items, np.int64), problem.pinned[slot:]])
-    keeps = [~_over_cap(problem, slate, slot, cap, slots) for cap in problem.caps]
-    always = np.zeros(len(keeps), np.bool_) if kept is None else kept.caps
-    for cap in np.flatnonzero(always):
-        free &= keeps[cap]
-    if must_be_fresh and kept is not None and kept.quota:
-        free &= problem.fresh
-    soft = np.flatnonzero(~always)
-    quota = free & problem.fresh if must_be_fresh else free
-    for count_kept in range(len(soft), -1, -1):
-        allowed = quota.copy()
-        for cap in soft[:count_kept]:
-            allowed &= keeps[cap]
-        yield allowed
-    yield free
-
-
-def _over_cap(problem: ScanProblem, slate: Ints, slot: int, cap: Ints, slots: int) -> NDArray[np.bool_]:
-    """Candidates that would exceed a cap in some window around the slot, pinned items to come included."""
-    attribute, window, most = (int(number) for number in cap)
-    codes = problem.codes[:, attribute]
-    over = np.zeros(len(codes), np.bool_)
-    for start in range(max(0, slot - window + 1), slot + 1):
-        inside = slate[start : min(start + window, slots)]
-        inside = inside[inside >= 0]
-        over |= (codes[:, None] == codes[inside]).sum(axis=1) + 1 > most
-    return over
 
 
 def _placed(problem: ScanProblem, partial: _Partial, item: int, utility: float) -> _Partial:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from multislot_rerank.candidates import Candidates
+from multislot_rerank.constraints import MinGap
 from multislot_rerank.diversification import diversify
 from multislot_rerank.objectives import LogDeterminant, MaxSimilarity, Relevance
 from multislot_rerank.reranker import SequentialGreedyReranker
@@ -19,3 +20,6 @@ def warmup() -> None:
     for vectors in (np.eye(3, dtype=np.float32), np.eye(3)):
         reranker.rerank(Candidates(np.ones(3), vectors))
         diversify(vectors, np.arange(3.0), 2, "dpp")
+        # only a b a keeps the gap, and greedy starts with b: the look-ahead too
+        dead_end = Candidates(np.arange(3.0), vectors, {"c": ["a", "a", "b"]})
+        SequentialGreedyReranker(reranker.objectives, 3, [MinGap("c", 2)]).rerank(dead_end)

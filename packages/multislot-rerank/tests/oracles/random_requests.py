@@ -12,12 +12,16 @@ from multislot_rerank import (
     FreshQuota,
     InvalidInput,
     LogDeterminant,
+    MaxOfValue,
     MaxPerWindow,
     MaxSimilarity,
+    MaxSlot,
     MinGap,
+    MinOfValue,
     Pin,
     Relevance,
     SequentialGreedyReranker,
+    Soft,
 )
 from multislot_rerank.lazy_greedy import lazy_sga
 from multislot_rerank.scan import scan_slate
@@ -58,6 +62,7 @@ def draw(seed):
     embeddings, exact = _embeddings(rng, kind, count)
     values = int(rng.integers(1, 5))
     attributes = {name: [_value(rng, values) for _ in range(count)] for name in ATTRIBUTES}
+    attributes["tags"] = [[_value(rng, values) for _ in range(rng.integers(3))] for _ in range(count)]
     age_s = HALF_LIFE_S * rng.integers(0, 6, count).astype(float)
     if count > 1 and rng.random() < 0.5:  # copies in every field
         for target, source in rng.integers(count, size=(int(rng.integers(1, count + 1)), 2)):
@@ -124,21 +129,33 @@ def _constraints(rng, count, k):
     pins = int(rng.choice([0, 0, 1, 2]))
     slots, items = rng.permutation(k)[:pins], rng.permutation(count)[:pins]
     found += [Pin(int(i), int(s)) for i, s in zip(items, slots, strict=False)]
-    for _ in range(int(rng.integers(0, 4))):
-        attribute = str(rng.choice(ATTRIBUTES))
-        if rng.random() < 0.5:
-            found.append(MinGap(attribute, int(rng.integers(2, k + 3))))
-        else:
-            found.append(MaxPerWindow(attribute, int(rng.integers(1, k + 3)), int(rng.integers(1, 4))))
-    if rng.random() < 0.5:
-        found.append(FreshQuota(int(rng.integers(1, k + 2)), float(HALF_LIFE_S * rng.integers(1, 5))))
+    found += [_constraint(rng, count, k) for _ in range(int(rng.integers(0, 5)))]
+    for place, constraint in enumerate(found):
+        if not isinstance(constraint, Pin) and rng.random() < 0.15:
+            found[place] = Soft(constraint, float(rng.integers(0, 9) / 8))
     rng.shuffle(found)
     return found
 
 
+def _constraint(rng, count, k):
+    attribute, value = str(rng.choice([*ATTRIBUTES, "tags"])), f"v{rng.integers(4)}"
+    window, number = int(rng.integers(1, k + 3)), int(rng.integers(1, 4))
+    first = None if rng.random() < 0.4 else int(rng.integers(1, k + 2))
+    return [
+        MinGap(attribute, window + 1),
+        MaxPerWindow(attribute, window, number),
+        MaxOfValue(attribute, value, window, number),
+        MinOfValue(attribute, value, number, first),
+        FreshQuota(int(rng.integers(1, k + 2)), float(HALF_LIFE_S * rng.integers(1, 5)), first),
+        MaxSlot(int(rng.integers(count)), int(rng.integers(k))),
+    ][rng.integers(6)]
+
+
 def disagreement(request):
     """What the lazy kernel, the scan, the re-ranker and the definitions do not agree on; None if nothing."""
-    overflow = slate_by_definition.overflows(request.objectives, request.k, request.scores.tolist())
+    overflow = slate_by_definition.overflows(
+        request.objectives, request.k, request.scores.tolist(), request.constraints
+    )
     try:
         slate = request.reranker().rerank(request.candidates())
     except InvalidInput as error:
@@ -149,10 +166,11 @@ def disagreement(request):
     if not np.isfinite(slate.utilities).all() or not slate.proven:
         return f"utilities {slate.utilities}, proven {slate.proven}"
     problem = request.reranker().scan_problem(request.candidates())
-    if not problem.similarity_window and not problem.repeat_window.any():
+    rows = problem.rows
+    if not problem.similarity_window and not problem.repeat_window.any() and not rows.soft:
         lazy = lazy_sga(
-            problem.static, problem.embeddings, problem.inverse_norm, problem.weights, problem.codes,
-            problem.repeat_weight, problem.pinned, problem.caps, problem.fresh, problem.fresh_quota,
+            problem.static, problem.embeddings, problem.inverse_norm, problem.weights, rows.codes,
+            problem.repeat_weight, rows.pinned, rows.caps, rows.minima,
         )  # fmt: skip
         scan = scan_slate(problem, 1)
         if any(one.tobytes() != two.tobytes() for one, two in zip(lazy, scan, strict=True)):
@@ -164,7 +182,7 @@ def disagreement(request):
     log_det = any(isinstance(o, LogDeterminant) and o.weight > 0 for o in request.objectives)
     expected = slate_by_definition.greedy(
         request.k, request.constraints, value, request.attributes, request.age_s.tolist(), len(request.scores),
-        1e-9 if log_det else 1e-12,
+        1e-9 if log_det else 1e-12, slate.items.tolist(),
     )  # fmt: skip
     if slate.items.tolist() != expected:
         return f"slate {slate.items.tolist()}, by definition {expected}"

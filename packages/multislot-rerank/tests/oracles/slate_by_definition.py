@@ -12,11 +12,14 @@ from multislot_rerank import (
     Freshness,
     FreshQuota,
     LogDeterminant,
-    MaxPerWindow,
+    MaxOfValue,
     MaxSimilarity,
+    MaxSlot,
     MinGap,
+    MinOfValue,
     Pin,
     Relevance,
+    Soft,
 )
 
 LARGEST = float(np.finfo(float).max)
@@ -43,9 +46,9 @@ def cosines(embeddings):
     return product
 
 
-def overflows(objectives, k, scores, beam=1):
+def overflows(objectives, k, scores, constraints=(), beam=1):
     """Whether the magnitudes of some candidate's terms add up to more than a double holds."""
-    others = 0.0
+    others = sum(constraint.price for constraint in constraints if isinstance(constraint, Soft))
     weights = [0.0] * len(scores[0])
     for objective in objectives:
         if isinstance(objective, Relevance):
@@ -96,35 +99,62 @@ def residual(cos, i, placed, jitter):
     return max(1.0 + jitter - float(across @ np.linalg.solve(gram, across)), jitter)
 
 
+def labels(value):
+    """Labels of one candidate: those of a list, or its one value; a missing one is none."""
+    listed = value if isinstance(value, list) else [value]
+    return {one for one in listed if same(one, one)}
+
+
+def holders(column, value):
+    """Candidates that have a value, alone or among their labels."""
+    return {i for i, own in enumerate(column) if value in labels(own)}
+
+
+def is_minimum(constraint):
+    named = constraint.constraint if isinstance(constraint, Soft) else constraint
+    return isinstance(named, FreshQuota | MinOfValue | MaxSlot)
+
+
+def counted(constraint, attributes, age_s, k):
+    """Rules (candidates counted, window or end, number) of a cap or of a minimum."""
+    if isinstance(constraint, FreshQuota):
+        return [({i for i, age in enumerate(age_s) if age <= constraint.max_age_s}, constraint.first or k,
+                 constraint.count)]  # fmt: skip
+    if isinstance(constraint, MaxSlot):
+        return [({constraint.item}, constraint.slot + 1, 1)]
+    column = attributes[constraint.attribute]
+    if isinstance(constraint, MinOfValue):
+        return [(holders(column, constraint.value), constraint.first or k, constraint.count)]
+    if isinstance(constraint, MaxOfValue):
+        return [(holders(column, constraint.value), constraint.window, constraint.count)]
+    window, most = (constraint.gap, 1) if isinstance(constraint, MinGap) else (constraint.window, constraint.count)
+    return [(holders(column, value), window, most) for value in set().union(*map(labels, column))]
+
+
 def broken(slate, constraints, attributes, age_s):
-    """Every (slot, constraint) that a slate breaks; slots may be None where nothing stands yet (no quota then)."""
-    pairs = []
+    """Every (slot, constraint) that a slate breaks; slots may be None where nothing stands yet."""
+    pairs, k = [], len(slate)
     for constraint in constraints:
-        found = set()
         if isinstance(constraint, Pin):
             if slate[constraint.slot] not in (None, constraint.item):
-                found.add((constraint.slot, constraint))
-        elif isinstance(constraint, FreshQuota):
-            if None in slate:
-                continue
-            stale = [slot for slot, i in enumerate(slate) if not age_s[i] <= constraint.max_age_s]
-            short = constraint.count - (len(slate) - len(stale))
-            if short > 0:
-                found |= {(slot, constraint) for slot in (stale[-short:] or [len(slate) - 1])}
-                if short > len(stale):
-                    found.add((len(slate) - 1, constraint))
-        else:
-            window, most = (
-                (constraint.gap, 1) if isinstance(constraint, MinGap) else (constraint.window, constraint.count)
-            )
-            column = attributes[constraint.attribute]
-            for start in range(len(slate)):
-                inside = [slot for slot in range(start, min(start + window, len(slate))) if slate[slot] is not None]
-                for slot in inside:
-                    alike = [s for s in inside if s <= slot and same(column[slate[s]], column[slate[slot]])]
-                    if slate[slot] is not None and len(alike) > most:
-                        found.add((slot, constraint))
-        pairs += sorted(found, key=lambda pair: pair[0])
+                pairs.append((constraint.slot, constraint))
+            continue
+        found = set()
+        for some, size, number in counted(getattr(constraint, "constraint", constraint), attributes, age_s, k):
+            if is_minimum(constraint):
+                end = min(size, k)
+                lacking = [slot for slot in range(end) if slate[slot] not in some]  # a slot may still be filled
+                without = [slot for slot in lacking if slate[slot] is not None]
+                short = number - (end - len(without))
+                if short > 0:
+                    found |= set(without[-short:] if without else [end - 1])
+                    if short > len(without):
+                        found.add(end - 1)
+            else:
+                for start in range(k):
+                    inside = [slot for slot in range(start, min(start + size, k)) if slate[slot] in some]
+                    found |= set(inside[number:])
+        pairs += [(slot, constraint) for slot in sorted(found)]
     return pairs
 
 
@@ -135,17 +165,17 @@ def completable(slate, constraints, attributes, age_s, count):
     if None not in slate:
         return True
     slot = slate.index(None)
-    failed = []
-    quotas = [c for c in constraints if isinstance(c, FreshQuota)]
+    rules = [rule for c in constraints for rule in counted(c, attributes, age_s, len(slate))]
+    failed = set()
     for i in range(count):
         if i in slate:
             continue
-        looks = [column[i] for column in attributes.values()], [age_s[i] <= c.max_age_s for c in quotas]
-        if any(fresh == looks[1] and all(map(same, values, looks[0])) for values, fresh in failed):
+        looks = tuple(i in some for some, _, _ in rules)
+        if looks in failed:
             continue  # one that no constraint tells from this has failed here
         if completable([*slate[:slot], i, *slate[slot + 1 :]], constraints, attributes, age_s, count):
             return True
-        failed.append(looks)
+        failed.add(looks)
     return False
 
 
@@ -155,56 +185,81 @@ def pinned_slate(k, constraints):
     return [pins.get(slot) for slot in range(k)]
 
 
+def by_importance(constraints):
+    """What must hold: minima before caps, each in the order of the list."""
+    hard = [c for c in constraints if not isinstance(c, Pin | Soft)]
+    return [*filter(is_minimum, hard), *(c for c in hard if not is_minimum(c))]
+
+
 def kept_constraints(k, constraints, attributes, age_s, count):
-    """Constraints that can hold together: all, or the quota first and then in the order of the list."""
-    soft = [c for c in constraints if not isinstance(c, Pin)]
-    start = pinned_slate(k, constraints)
-    if completable(start, soft, attributes, age_s, count):
-        return soft
+    """Constraints that can hold together: all, or the most important first."""
+    hard, start = by_importance(constraints), pinned_slate(k, constraints)
+    if completable(start, hard, attributes, age_s, count):
+        return hard
     kept = []
-    for constraint in sorted(soft, key=lambda c: not isinstance(c, FreshQuota)):
+    for constraint in hard:
         if completable(start, [*kept, constraint], attributes, age_s, count):
             kept.append(constraint)
     return kept
 
 
-def greedy(k, constraints, value, attributes, age_s, count, rounding):
-    """The slate; the lowest index among utilities that are equal up to ``rounding`` times their terms."""
+def greedy(k, constraints, value, attributes, age_s, count, rounding, found=None):
+    """The slate; the lowest index among utilities that are equal up to ``rounding`` times their terms.
+
+    Of these the item of ``found`` is as right where its utility is the larger one.
+    """
     kept = kept_constraints(k, constraints, attributes, age_s, count)
-    caps = [c for c in constraints if isinstance(c, MaxPerWindow | MinGap) and c not in kept]
-    quotas = [c for c in constraints if isinstance(c, FreshQuota)]
+    rest = [c for c in by_importance(constraints) if c not in kept]
+    soft = [c for c in constraints if isinstance(c, Soft)]
     slate = pinned_slate(k, constraints)
     for slot in range(k):
         if slate[slot] is not None:
             continue
         placed = slate[:slot]
         free = [i for i in range(count) if i not in slate]
-        missing = max([0, *(q.count - sum(age_s[i] <= q.max_age_s for i in slate if i is not None) for q in quotas)])
-        fresh = [i for i in free if age_s[i] <= quotas[0].max_age_s] if missing >= slate.count(None) else free
-        levels = [(fresh, caps[:number]) for number in range(len(caps), -1, -1)]
-        for some, held in [*levels, (free, [])]:
-            now = {i: value(i, placed) for i in some}
+        now = {i: value(i, placed) for i in free}
+        for i in free:
+            price = sum(s.price for s in soft if charged([*placed, i], slate[slot + 1 :], s, attributes, age_s))
+            now[i] = now[i][0] - price, now[i][1] + price / 2
+        for number in range(len(rest), -1, -1):
             fits = []
-            for i in sorted(some, key=lambda i: -now[i][0]):
+            for i in sorted(free, key=lambda i: -now[i][0]):
                 if fits and now[i][0] < now[fits[0]][0] - rounding * max(now[i][1], now[fits[0]][1]):
                     break
                 trial = [*placed, i, *slate[slot + 1 :]]
-                if any(exceeds(trial, slot, cap, attributes) for cap in held):
+                if any(stands_against(trial, slot, held, attributes, age_s) for held in rest[:number]):
                     continue
                 if not kept or completable(trial, kept, attributes, age_s, count):
                     fits.append(i)
             if fits:
                 slate[slot] = min(fits)
+                if found is not None and found[slot] in fits and now[found[slot]][0] > now[slate[slot]][0]:
+                    slate[slot] = found[slot]
                 break
     return slate
 
 
-def exceeds(slate, slot, cap, attributes):
-    """Whether some window around the slot holds more items of its value than the cap allows."""
-    window, most = (cap.gap, 1) if isinstance(cap, MinGap) else (cap.window, cap.count)
-    column = attributes[cap.attribute]
-    for start in range(max(0, slot - window + 1), slot + 1):
-        inside = [i for i in slate[start : start + window] if i is not None]
-        if 1 + sum(same(column[i], column[slate[slot]]) for i in inside if i != slate[slot]) > most:
-            return True
+def charged(placed, later, soft, attributes, age_s):
+    """Whether the last item placed breaks a soft constraint, as far as its slot goes."""
+    if is_minimum(soft):
+        return stands_against([*placed, *later], len(placed) - 1, soft.constraint, attributes, age_s)
+    return any(
+        placed[-1] in some and sum(i in some for i in placed[-window:]) > most
+        for some, window, most in counted(soft.constraint, attributes, age_s, 0)
+    )
+
+
+def stands_against(slate, slot, constraint, attributes, age_s):
+    """Whether the item of a slot makes a window too full, or takes a slot that a minimum needs."""
+    for some, size, number in counted(constraint, attributes, age_s, len(slate)):
+        if is_minimum(constraint):
+            inside = range(min(size, len(slate)))
+            missing = number - sum(slate[s] in some for s in inside if s != slot)
+            left = sum(slate[s] is None or s == slot for s in inside)
+            if slot in inside and 0 < missing >= left and slate[slot] not in some:
+                return True
+        elif slate[slot] in some:
+            for start in range(max(0, slot - size + 1), slot + 1):
+                if sum(i in some for i in slate[start : start + size]) > number:
+                    return True
     return False
