@@ -263,7 +263,7 @@ def test_the_command_line_reads_every_kind(tmp_path, capsys):
     assert printed["relaxed"][0]["constraint"].startswith("Soft(constraint=MinGap(")
     request["constraints"] = [{"type": "Soft", "price": 0.3, "constraint": {"type": "Gap"}}]
     path.write_text(json.dumps(request))
-    assert main(["rerank", str(path)]) == 2
+    assert main(["rerank", str(path)]) == 3
     assert "type='Gap' is unknown" in capsys.readouterr().err
 
 
