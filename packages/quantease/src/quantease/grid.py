@@ -30,6 +30,7 @@ __all__ = ["Grid", "fit_grid", "round_scale"]
 SHRINKS = sorted((0.92**step for step in range(-1, 17)), key=lambda shrink: abs(shrink - 0.72))
 ZERO_STEPS = [0, -1, 1]
 LEAST_SQUARES_ROUNDS = 2
+EXACT = 1e-3  # share of the error that a grid through the largest weight may have, to be taken
 # of a real zero: share of the range that is kept, and where in the range
 RANGES = [1.0, 0.92, 0.84, 0.77, 0.69, 0.61, 0.5]
 PLACES = [0.5, 0.25, 0.75]
@@ -127,6 +128,8 @@ def fit_grid(
         candidate = round_scale(found[0], scheme)
         better = _error(grouped, shared, candidate, found[1], scheme) < _error(grouped, shared, scale, zero, scheme)
         scale, zero = torch.where(better, candidate, scale), torch.where(better, found[1], zero)
+        if scheme.signed_scale:
+            scale, zero = _exact(grouped, shared, scale, zero, scheme)
     return Grid(scale.reshape(q, -1), zero.reshape(q, -1), size, scheme.bits)
 
 
@@ -195,7 +198,7 @@ def _search(
         return _search_in_tensors(grouped, importance, widest, middle, scheme)
     scale, zero = widest.clone(), middle.clone()
     kind = grouped.numpy().dtype
-    steps, shrinks = np.array(_zero_steps(scheme), kind), np.array(_shrinks(scheme), kind)
+    steps, shrinks = np.array(_zero_steps(scheme), kind), np.array(SHRINKS, kind)
     fixed = (steps, shrinks, LEAST_SQUARES_ROUNDS, kind.type(scheme.levels - 1))
     search_grid(grouped.numpy(), importance.numpy(), scale.numpy(), zero.numpy(), *fixed)
     return scale, zero
@@ -210,7 +213,7 @@ def _search_in_tensors(
     for step in _zero_steps(scheme):
         candidate = middle + step
         inside = (candidate >= 0) & (candidate <= scheme.levels - 1)
-        for shrink in _shrinks(scheme):
+        for shrink in SHRINKS:
             error = _error_in_tensors(grouped, importance, widest * shrink, candidate, scheme)
             better = inside & (error < best)
             best = torch.where(better, error, best)
@@ -222,12 +225,25 @@ def _search_in_tensors(
     return scale, zero
 
 
-def _shrinks(scheme: QuantizationScheme) -> list[float]:
-    """Of the range's scale; with signed scales those that hit the largest weight exactly, too, as ggml's own do."""
-    if not scheme.signed_scale:
-        return SHRINKS
-    half = scheme.levels // 2
-    return [(scheme.levels - 1) / (2 * half), (scheme.levels - 1) / (2 * half - 2), *SHRINKS]
+def _exact(
+    grouped: Tensor, importance: Tensor, scale: Tensor, zero: Tensor, scheme: QuantizationScheme
+) -> tuple[Tensor, Tensor]:
+    """Scales of either sign that hit the largest weight, as ggml's do, where these lose next to nothing.
+
+    Weights of one size, or of a lattice, are exact with them. Elsewhere they leave GPTQ no room at the ends: on a whole
+    model they cost .011 nats (SmolLM2, Q4_0) although their error on the weights is the smallest.
+    """
+    largest, half = grouped.abs().amax(1), scheme.levels // 2
+    least = _error(grouped, importance, scale, zero, scheme)
+    for steps in (half, half - 1):
+        for middle in (half, half - 1):
+            candidate = round_scale(torch.where(largest > 0, largest / steps, scale), scheme)
+            places = torch.full_like(zero, middle)
+            error = _error(grouped, importance, candidate, places, scheme)
+            better = error < EXACT * least
+            least, scale = torch.where(better, error, least), torch.where(better, candidate, scale)
+            zero = torch.where(better, places, zero)
+    return scale, zero
 
 
 def _zero_steps(scheme: QuantizationScheme) -> list[int]:
