@@ -212,7 +212,7 @@ def test_what_would_fail_later_is_refused_before_any_block() -> None:
     refused(SchemeError, r"drift_windows=2.0", drift_windows=2.0)
     refused(SchemeError, r"threads=0", threads=0)
     refused(SchemeError, r"error_feedback='no'", error_feedback="no")
-    refused(SchemeError, r"export='gguf' is unknown", export="gguf")
+    refused(SchemeError, r"export='onnx' is unknown", export="onnx")
     refused(ExportError, r"is a Conv1D; it holds its weight as", tiny("gpt2"), export="compressed-tensors")
     refused(ExportError, r"outliers, which pack-quantized", export="compressed-tensors", outliers=OutlierConfig(0.1))
     pruned = tiny("llama")

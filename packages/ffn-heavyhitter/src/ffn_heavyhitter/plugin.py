@@ -121,7 +121,7 @@ class FFNHeavyHitterQuantizer(HfQuantizer):
         expected = {re.escape(_barrier(ffns[found])) + "$" for found in named}
         known = model._keys_to_ignore_on_load_unexpected
         # a set since transformers 5.7 or so; older ones append to a list
-        model._keys_to_ignore_on_load_unexpected = type(known or [])({*(known or ()), *expected})
+        model._keys_to_ignore_on_load_unexpected = (list if known is None else type(known))({*(known or ()), *expected})
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         for name, module in compressed_ffns(model).items():
