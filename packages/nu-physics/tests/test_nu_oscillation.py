@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nu_physics.errors import InvalidInput
 from nu_physics.oscillation import (
@@ -220,6 +220,7 @@ def test_gradient_at_exactly_degenerate_levels() -> None:
     baseline=st.floats(0, 2e4),
     density=st.floats(0, 20),
 )
+@example(0.0, 0.0, 0.0, 0.0, -0.0078125, 0.0, 0.0, 1.0, 1.0, 6.103515625e-05)
 @settings(max_examples=300, deadline=None)
 def test_no_nan_ever_leaves_a_kernel(s12, s13, s23, dm21, dm31, eta, light, energy, baseline, density) -> None:
     parameters = OscillationParameters(s12, s13, s23, dm21, dm31, 1.0, light)
@@ -232,6 +233,22 @@ def test_no_nan_ever_leaves_a_kernel(s12, s13, s23, dm21, dm31, eta, light, ener
     phase = 5e3 * (1e-2 + 4 * abs(eta) ** 2 * 1e-2 + abs(eta) * light * 0.1) * baseline / energy
     if phase < 1e3:
         assert abs(one - nine[0, 0]) < 1e-10
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_levels_that_nearly_meet_in_thin_matter_are_told_apart(sign) -> None:
+    """dm21 and the potential from nothing to 1e-8 eV2, all ratios: the nine channels against the survival kernel."""
+    draw = np.random.default_rng(3)
+    for _ in range(400):
+        dm21, density = 10 ** draw.uniform(-20, -8), 10 ** draw.uniform(-13, 2)
+        angles = np.where(draw.random(3) < 0.5, 0.0, draw.random(3))
+        parameters = OscillationParameters(*angles, dm21, sign * 10 ** draw.uniform(-4, -2), 1.0, 0.0)
+        energy, baseline = 10 ** draw.uniform(-1, 2), 10 ** draw.uniform(-1, 2)
+        one = survival(energy, baseline, parameters, None, density_g_cm3=density)
+        nine = probability(energy, baseline, parameters, None, density_g_cm3=density)
+        assert abs(one - nine[0, 0]) < 1e-10, (parameters, density, energy, baseline)
+        assert np.abs(nine.sum(0) - 1).max() < 1e-10
+        assert np.abs(nine.sum(1) - 1).max() < 1e-10
 
 
 def test_broadcasting_and_single_numbers() -> None:

@@ -89,6 +89,9 @@ def _sine_squared_and_product(x):  # type: ignore[no-untyped-def]
     return sine * sine, sine * cosine
 
 
+_NEWTON_STEPS = 60  # three or four are enough but where two roots nearly meet: there each halves the distance
+
+
 @njit(cache=True, error_model="numpy")
 def _root_near(lam, w2, k, delta):  # type: ignore[no-untyped-def]
     """Newton for det(lam_k + delta - diag(lam) - a W) = 0 in product form; w2 packs a W_ii and |a W_ij|^2."""
@@ -96,7 +99,7 @@ def _root_near(lam, w2, k, delta):  # type: ignore[no-untyped-def]
     e1 = lam[k] - lam[0] - d1
     e2 = lam[k] - lam[1] - d2
     e3 = lam[k] - lam[2] - d3
-    for _ in range(6):
+    for _ in range(_NEWTON_STEPS):
         p1 = delta + e1
         p2 = delta + e2
         p3 = delta + e3
@@ -595,10 +598,12 @@ def _block_levels(lam, potential, matter_per_MeV, energy, lowest, widening, gap2
         if a == 0.0:
             x, y, z = 0.0, 0.0, 0.0
         else:
-            r1, r2, r3 = _sorted_roots(lam, w2)
-            x = _root_near(lam, w2, 0, r1 - lam[0])
-            y = _root_near(lam, w2, 1, r2 - lam[1])
-            z = _root_near(lam, w2, 2, r3 - lam[2])
+            # from outside Newton comes to the outermost roots, however near the middle one is; the trace gives that
+            r1, _, r3 = _sorted_roots(lam, w2)
+            margin = 1e-7 * (r3 - r1)
+            x = _root_near(lam, w2, 0, r1 - lam[0] - margin)
+            z = _root_near(lam, w2, 2, r3 - lam[2] + margin)
+            y = a * (q1 + q2 + q3) - x - z
         lowest[n] = x
         widening[n] = z - x
         gap21[n] = g21 + (y - x)
