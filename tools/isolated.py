@@ -73,13 +73,17 @@ def main() -> None:
     parser.add_argument("--python", default=sys.executable, help="interpreter of the environment: a version or a path")
     parser.add_argument("--lowest", action="store_true", help="run its tests with the oldest versions it declares")
     arguments = parser.parse_args()
+    if arguments.lowest and arguments.extra:
+        parser.error("--lowest installs every extra; leave --extra out")
     tested = package(arguments.package)
     unknown = set(arguments.extra) - set(tested.manifest["project"].get("optional-dependencies", {}))
     if unknown:
         sys.exit(f"{tested.name} has no extra {', '.join(sorted(unknown))}")
     with tempfile.TemporaryDirectory(prefix="isolated-") as scratch:
-        check = check_lowest if arguments.lowest else check_wheel
-        check(tested, arguments.extra, arguments.python, Path(scratch))
+        if arguments.lowest:
+            check_lowest(tested, arguments.python, Path(scratch))
+        else:
+            check_wheel(tested, arguments.extra, arguments.python, Path(scratch))
 
 
 def check_wheel(tested: Package, extras: list[str], python: str, scratch: Path) -> None:
@@ -107,7 +111,7 @@ def check_wheel(tested: Package, extras: list[str], python: str, scratch: Path) 
     print(f"{tested.name}: {imported}, metadata whole, smoke tests pass in an environment of its own")
 
 
-def check_lowest(tested: Package, extras: list[str], python: str, scratch: Path) -> None:
+def check_lowest(tested: Package, python: str, scratch: Path) -> None:
     """Run the package's tests against its wheel with every requirement at its lower bound."""
     interpreter = empty_environment(python, scratch)
     direct = [line for line in tested.requirements if distribution(line) not in {tested.name, "torch"}]

@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     total.set_defaults(run=_total)
     reproduce = commands.add_parser("reproduce", help="measure this package's claims")
     reproduce.add_argument("--full", action="store_true", help="on more numbers")
-    reproduce.add_argument("--json", metavar="FILE", help="write the claims as JSON too")
+    command.add_json(reproduce)
     reproduce.set_defaults(run=_reproduce)
     return command.main(parser, argv)
 

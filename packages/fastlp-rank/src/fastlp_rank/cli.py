@@ -48,7 +48,7 @@ def _parser() -> command.Parser:
     bench.set_defaults(run=_bench)
     reproduce = commands.add_parser("reproduce", help="measure what this package claims")
     reproduce.add_argument("--full", action="store_true", help="real requests, more instances")
-    reproduce.add_argument("--json", metavar="FILE", help="write the claims here")
+    command.add_json(reproduce)
     reproduce.set_defaults(run=_reproduce)
     return parser
 

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce = commands.add_parser("reproduce", help="measure this package's claims")
     reproduce.add_argument("--full", action="store_true", help="on a real model and text (minutes)")
     reproduce.add_argument("--model", default="smollm2", help="causal model of the full run")
-    reproduce.add_argument("--json", metavar="FILE", help="write the claims as JSON too")
+    command.add_json(reproduce)
     reproduce.set_defaults(run=_reproduce)
     return parser
 
@@ -311,7 +311,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-
     import torch
 
     from ffn_heavyhitter.evaluation import bytes_on_disk, time_models

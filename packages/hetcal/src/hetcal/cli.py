@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
     reproduce = commands.add_parser("reproduce", help="measure this package's claims")
     reproduce.add_argument("--full", action="store_true", help="on the real data sets (minutes)")
-    reproduce.add_argument("--json", metavar="FILE", help="write the claims as JSON too")
+    command.add_json(reproduce)
     reproduce.set_defaults(run=_reproduce)
     return parser
 

@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce = commands.add_parser("reproduce", help="measure this package's claims")
     reproduce.add_argument("--full", action="store_true", help="the MNIST studies too (about an hour of CPU)")
     reproduce.add_argument("--cache", type=Path, metavar="FILE", help="keep finished runs here and resume from them")
-    reproduce.add_argument("--json", metavar="FILE", help="write the claims as JSON too")
+    command.add_json(reproduce)
     reproduce.set_defaults(run=_reproduce)
     return parser
 

@@ -77,7 +77,7 @@ def _parser() -> command.Parser:
     benchmark.add_argument("--requests", type=int, default=300, help="to time (default: %(default)s)")
     reproduce = commands.add_parser("reproduce", help="measure the package's claims")
     reproduce.add_argument("--full", action="store_true", help="more logs, and the Open Bandit sample")
-    reproduce.add_argument("--json", metavar="FILE", help="also write the rows as JSON")
+    command.add_json(reproduce)
     for shown in (evaluate, plan, pareto, simulate, benchmark):
         command.add_json(shown)
     for name, run in _COMMANDS.items():

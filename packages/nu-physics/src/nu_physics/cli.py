@@ -37,7 +37,7 @@ def _model_options(parser: argparse.ArgumentParser, *, experiment: bool = True, 
         metavar="NAME=VALUE",
         help="a parameter: sin2_theta12, dm21_eV2, m_lightest_eV, eta_ee, eta_em, eta_em_imag, ...; repeatable",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
+    command.add_json(parser)
     if experiment:
         parser.add_argument("--years", type=float, default=6.5, help="exposure in years (default: %(default)s)")
         parser.add_argument(
@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 
     reproduce = commands.add_parser("reproduce", help="the claims of the papers, measured now")
     reproduce.add_argument("--full", action="store_true", help="also the slow ones and those on downloaded data")
-    reproduce.add_argument("--json", metavar="FILE", help="write the claims as JSON")
+    command.add_json(reproduce)
     return parser
 
 

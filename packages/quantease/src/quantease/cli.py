@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
 
     reproduce = commands.add_parser("reproduce", help="measure the claims of paper and package")
     reproduce.add_argument("--full", action="store_true", help="real layers and text too")
-    reproduce.add_argument("--json", metavar="FILE", help="write the claims as JSON too")
+    command.add_json(reproduce)
     reproduce.set_defaults(run=_reproduce)
     return parser
 
