@@ -31,6 +31,7 @@ import numpy as np
 from numba import njit
 
 from fastlp_rank import selection
+from fastlp_rank.inversion import invert
 from fastlp_rank.proof import PROVEN, PROVEN_GAP, keys, prove, top
 
 OPTIMAL, INFEASIBLE, LIMIT, NUMERICAL = 0, 1, 2, 3
@@ -42,6 +43,7 @@ pivots, -."""
 
 _SCORES_AND_BOX, _PHASE_1, _HARD = 0, 1, 2
 _TINY = 1e-12  # a scaled reduced cost, step or violation below this is rounding
+_SINGULAR = 1e-13  # a smaller pivot makes no basis
 
 
 @njit(cache=True, nogil=True)
@@ -84,39 +86,6 @@ def _survey(x):
 
 
 @njit(cache=True, nogil=True)
-def _invert(B, work, Binv):
-    """Gauss-Jordan with partial pivoting; False when B is numerically singular."""
-    size = B.shape[0]
-    work[:, :] = B
-    Binv[:, :] = 0.0
-    for i in range(size):
-        Binv[i, i] = 1.0
-    for c in range(size):
-        p = c
-        for i in range(c + 1, size):
-            if abs(work[i, c]) > abs(work[p, c]):
-                p = i
-        if abs(work[p, c]) < 1e-13:
-            return False
-        if p != c:
-            for j in range(size):
-                work[c, j], work[p, j] = work[p, j], work[c, j]
-                Binv[c, j], Binv[p, j] = Binv[p, j], Binv[c, j]
-        inverse = 1.0 / work[c, c]
-        for j in range(size):
-            work[c, j] *= inverse
-            Binv[c, j] *= inverse
-        for i in range(size):
-            if i != c:
-                f = work[i, c]
-                if f != 0.0:
-                    for j in range(size):
-                        work[i, j] -= f * work[c, j]
-                        Binv[i, j] -= f * Binv[c, j]
-    return True
-
-
-@njit(cache=True, nogil=True)
 def _locate(x, basis, region, low, high):
     """Assign every basic variable to below (-1), within (0) or above (+1) its bounds."""
     for i in range(basis.size):
@@ -145,7 +114,8 @@ def _refactor(basis, pool_A, B, work, Binv, nonbasic_at, low, high, x):
             for k in range(K1):
                 B[k, i] = 0.0
             B[-1 - basis[i], i] = -1.0
-    if not _invert(B, work, Binv):
+    work[:, :] = B
+    if not invert(work, Binv, _SINGULAR):
         return False
     for i in range(K1):
         total = Binv[i, K]

@@ -25,6 +25,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from fastlp_rank.inversion import invert
+
 _TINY = 1e-12  # a scaled reduced score or step below this is rounding
 _INFEASIBLE = 1e-11  # a scaled violation above this makes a row leave
 _PIVOT = 1e-9  # smaller entries of the pivot row are none
@@ -211,7 +213,7 @@ def largest(values, place, buffer):
 
 @njit(cache=True, nogil=True)
 def _invert(columns, basis, work, inverse):
-    """Gauss-Jordan with partial pivoting on the transposed basis; False when it is numerically singular."""
+    """Invert the transposed basis; False when it is numerically singular."""
     K1 = basis.size
     K = K1 - 1
     for i in range(K1):
@@ -224,30 +226,7 @@ def _invert(columns, basis, work, inverse):
             for k in range(K):
                 work[i, k] = columns[k, b]
             work[i, K] = 1.0
-    inverse[:, :] = 0.0
-    for i in range(K1):
-        inverse[i, i] = 1.0
-    for c in range(K1):
-        p = c
-        for i in range(c + 1, K1):
-            if abs(work[i, c]) > abs(work[p, c]):
-                p = i
-        if abs(work[p, c]) < _SINGULAR:
-            return False
-        if p != c:
-            for j in range(K1):
-                work[c, j], work[p, j] = work[p, j], work[c, j]
-                inverse[c, j], inverse[p, j] = inverse[p, j], inverse[c, j]
-        scale = 1.0 / work[c, c]
-        for j in range(K1):
-            work[c, j] *= scale
-            inverse[c, j] *= scale
-        for i in range(K1):
-            if i != c and work[i, c] != 0.0:
-                f = work[i, c]
-                _add1(work[i], work[c], -f)
-                _add1(inverse[i], inverse[c], -f)
-    return True
+    return invert(work, inverse, _SINGULAR)
 
 
 @njit(cache=True, nogil=True, inline="always")
