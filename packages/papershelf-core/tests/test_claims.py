@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 
@@ -36,7 +37,7 @@ def test_html_is_self_contained_and_escaped():
     assert "AUC above &lt;peer&gt;" in page
     assert "<?xml" not in page
     assert "<figure><svg><path/></svg><figcaption>Lift" in page
-    assert "1 of 2 claims held" in page
+    assert "1 of 2 claims hold." in page
     assert "://" not in page
     assert "<script" not in page
 
@@ -60,6 +61,9 @@ def test_ratio_of_a_row_without_a_peer():
         ({"ours": float("nan")}, "ours=nan"),
         ({"peer_value": np.inf}, "peer_value=inf"),
         ({"better": "nicer"}, "better="),
+        ({"bar": np.nan}, "bar=nan"),
+        ({"interval": (2.0, 1.0)}, "interval="),
+        ({"interval": (0.0, np.inf)}, "interval="),
     ],
 )
 def test_a_claim_without_a_number_is_refused(keywords, message):
@@ -74,6 +78,27 @@ def test_a_claim_without_a_number_is_refused(keywords, message):
     }
     with pytest.raises(ValueError, match=message):
         claims.Claim(**(fields | {"holds": True} | keywords))
+
+
+def test_a_timed_miss_inside_its_interval_is_noise_and_says_so():
+    row = claims.Claim("-", "twice as fast", "peer", 5.2, 10.0, "ms", "lower", False, "", (4.9, 5.4), True, 5.0)
+    assert row.verdict == "within noise"
+    assert dataclasses.replace(row, holds=True).verdict == "holds"
+    for other in ({"timed": False}, {"bar": 4.8}, {"bar": 5.5}, {"interval": None}, {"bar": None}):
+        assert dataclasses.replace(row, **other).verdict == "FAILS"
+    shown = text_of(claims.table([row, FAILED, HELD]))
+    assert "within noise" in shown
+    assert "[4.9, 5.4]" in shown
+    assert claims.score([row, FAILED, HELD]) == "1 of 3 claims hold, 1 within noise."
+    assert '<tr class="within">' in claims.to_html({"x": claims.Report((row,), "machine")})
+    assert claims.from_json(claims.to_json([row])).claims == (row,)
+
+
+def test_a_document_without_intervals_is_read():
+    document = json.loads(claims.to_json([HELD]))
+    for name in ("interval", "timed", "bar"):
+        del document["claims"][0][name]
+    assert claims.from_json(json.dumps(document | {"schema": 1})).claims == (HELD,)
 
 
 @pytest.mark.parametrize("text", ["[]", '{"claims": [], "schema": 99}'])

@@ -32,6 +32,18 @@ from quantease.gguf_file import GGUF_TYPES, _head_counts, _row_order, _writer, r
 from quantease.models import load_model, load_tokenizer, smollm2_file
 
 LENGTH = 512
+# the first fields of llama_context_params: their defaults, by which the layout is recognised, and what is set
+CONTEXT = {
+    "n_ctx": (512, LENGTH),
+    "n_batch": (2048, LENGTH),
+    "n_ubatch": (512, LENGTH),
+    "n_seq_max": (1, 1),
+    "n_rs_seq": (0, 0),
+    "n_outputs_max": (0, LENGTH),
+    "n_outputs_max_per_seq": (1, LENGTH),
+    "n_threads": (4, 1),
+    "n_threads_batch": (4, 1),
+}
 
 
 def off_the_lattice(model, seed: int = 0, spread: float = 0.3) -> None:
@@ -256,8 +268,10 @@ def in_llama(file: Path, windows) -> np.ndarray:
         str(file).encode(), call("llama_model_default_params", Parameters)()
     )
     parameters = call("llama_context_default_params", Parameters)()
-    for place, value in enumerate((LENGTH, LENGTH, LENGTH, 1, 1, 1)):  # n_ctx, n_batch, n_ubatch, n_seq_max, threads
-        parameters.bytes[4 * place : 4 * place + 4] = list(value.to_bytes(4, "little"))
+    fields = np.frombuffer(parameters, dtype=np.uint32)[: len(CONTEXT)]
+    if fields.tolist() != [known for known, _ in CONTEXT.values()]:
+        raise SystemExit(f"llama.cpp's context parameters begin with {fields.tolist()}: not the layout known here")
+    fields[:] = [wanted for _, wanted in CONTEXT.values()]
     context = call("llama_init_from_model", pointer, pointer, Parameters)(model, parameters)
     vocabulary = call("llama_model_get_vocab", pointer, pointer)(model)
     size = call("llama_vocab_n_tokens", ctypes.c_int32, pointer)(vocabulary)

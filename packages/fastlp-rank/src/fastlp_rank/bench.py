@@ -14,7 +14,7 @@ from fastlp_rank.instances import Instance, exposure
 from fastlp_rank.problem import LinearExposure, RankingProblem, SlotWeights
 from fastlp_rank.solver import RankingSolution, Workspace, solve, solve_arrays, solve_batch, warmup
 
-__all__ = ["Timing", "as_problem", "batch_rate", "cpu_seconds", "measure", "time_size"]
+__all__ = ["Timing", "as_problem", "batch_rate", "batch_seconds", "cpu_seconds", "measure", "time_size"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,13 @@ def _build_and_solve(instance: Instance) -> RankingSolution:
 
 
 def cpu_seconds(calls: Sequence[Callable[[], object]], rounds: int = 25) -> NDArray[np.float64]:
-    """CPU seconds of every call: median over rounds that go through all of them in turn.
+    """CPU seconds of every call: median over rounds that go through all of them in turn."""
+    seconds: NDArray[np.float64] = np.median(cpu_rounds(calls, rounds), axis=0)
+    return seconds
+
+
+def cpu_rounds(calls: Sequence[Callable[[], object]], rounds: int = 25) -> NDArray[np.float64]:
+    """CPU seconds of every call in every round, shape (rounds, calls).
 
     Taking turns matters at this scale: the same request again and again would find branch predictor and cache trained
     on it, which no service does. The clock itself costs about 0.3 µs, which is counted.
@@ -65,8 +71,7 @@ def cpu_seconds(calls: Sequence[Callable[[], object]], rounds: int = 25) -> NDAr
             start = time.process_time_ns()
             call()
             taken[r, i] = time.process_time_ns() - start
-    seconds: NDArray[np.float64] = np.median(taken, axis=0) * 1e-9
-    return seconds
+    return taken * 1e-9
 
 
 def time_size(n: int, m: int, K: int, seeds: int) -> Timing:
@@ -88,13 +93,17 @@ def time_size(n: int, m: int, K: int, seeds: int) -> Timing:
 
 def batch_rate(n: int, m: int, K: int, requests: int) -> float:
     """Requests a second and core, distinct ones, in one `solve_batch` on one thread."""
+    return 1.0 / float(np.median(batch_seconds(n, m, K, requests)))
+
+
+def batch_seconds(n: int, m: int, K: int, requests: int) -> NDArray[np.float64]:
+    """CPU seconds a request, one entry a round, of distinct requests in one `solve_batch` on one thread."""
     instances = [exposure(n, m, K, seed) for seed in range(requests)]
     scores, rows, lower, upper = (
         np.stack([getattr(x, name) for x in instances]) for name in ("scores", "rows", "lower", "upper")
     )
     v = instances[0].slot_weights
-
-    return requests / float(cpu_seconds([partial(solve_batch, scores, rows, lower, upper, v)], rounds=5)[0])
+    return cpu_rounds([partial(solve_batch, scores, rows, lower, upper, v)], rounds=9)[:, 0] / requests
 
 
 def measure(sizes: Sequence[tuple[int, int, int]], seeds: int) -> dict[str, Any]:

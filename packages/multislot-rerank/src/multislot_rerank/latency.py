@@ -4,13 +4,14 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from multislot_rerank.candidates import Candidates
 from multislot_rerank.errors import InvalidInput
 from multislot_rerank.objectives import AttributeRepeat, Freshness, MaxSimilarity, Relevance
 from multislot_rerank.reranker import SequentialGreedyReranker
 
-__all__ = ["Latency", "reranking_latency"]
+__all__ = ["Latency", "reranking_latency", "reranking_seconds"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,13 @@ class Latency:
 
 
 def reranking_latency(candidates: int, k: int, *, requests: int = 300) -> Latency:
-    """Time re-ranking requests one by one, each a different one, after a warm-up.
+    """Quantiles of `reranking_seconds`."""
+    p50, p99 = np.quantile(reranking_seconds(candidates, k, requests=requests), [0.5, 0.99])
+    return Latency(1e3 * float(p50), 1e3 * float(p99))
+
+
+def reranking_seconds(candidates: int, k: int, *, requests: int = 300) -> NDArray[np.float64]:
+    """Time re-ranking requests one by one, each a different one, after a warm-up; shape (requests,), wall seconds.
 
     Raises
     ------
@@ -42,8 +49,7 @@ def reranking_latency(candidates: int, k: int, *, requests: int = 300) -> Latenc
         began = time.perf_counter()
         reranker.rerank(drawn[i % len(drawn)])
         seconds[i] = time.perf_counter() - began
-    p50, p99 = np.quantile(seconds, [0.5, 0.99])
-    return Latency(1e3 * float(p50), 1e3 * float(p99))
+    return seconds
 
 
 def _request(rng: np.random.Generator, candidates: int) -> Candidates:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from papershelf_core.machine import Machine
 
-__all__ = ["Comparison", "Machine", "Ratio", "compare"]
+__all__ = ["Comparison", "Machine", "Ratio", "compare", "ratio"]
 
 Clock = Literal["process", "thread", "wall"]
 _CLOCKS: dict[str, Callable[[], float]] = {
@@ -91,11 +91,34 @@ class Comparison:
         """
         if name not in self.seconds:
             raise KeyError(f"name={name!r} was not compared; compared: {', '.join(self.seconds)}")
-        ours, theirs = self.seconds[self.baseline], self.seconds[name]
-        rounds = np.random.default_rng(0).integers(len(ours), size=(_BOOTSTRAP_ROUNDS, len(ours)))
-        resampled = np.median(theirs[rounds], axis=1) / np.median(ours[rounds], axis=1)
-        low, high = np.quantile(resampled, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-        return Ratio(float(np.median(theirs) / np.median(ours)), float(low), float(high))
+        return ratio(self.seconds[name], self.seconds[self.baseline])
+
+
+def ratio(seconds: ArrayLike, baseline: ArrayLike) -> Ratio:
+    """Ratio of medians of times that were taken side by side, and its interval over resampled rounds.
+
+    Parameters
+    ----------
+    seconds, baseline : array-like of shape (rounds,)
+        Entry r of both was measured in round r, or on instance r.
+
+    Raises
+    ------
+    ValueError
+        If they are empty or differ in length.
+
+    Examples
+    --------
+    >>> print(ratio([2.0, 2.2, 2.1], [1.0, 1.1, 1.05]))
+    2x [2, 2]
+    """
+    theirs, ours = np.asarray(seconds, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
+    if theirs.ndim != 1 or theirs.shape != ours.shape or not theirs.size:
+        raise ValueError(f"times of shapes {theirs.shape} and {ours.shape}; give one of each a round")
+    rounds = np.random.default_rng(0).integers(len(ours), size=(_BOOTSTRAP_ROUNDS, len(ours)))
+    resampled = np.median(theirs[rounds], axis=1) / np.median(ours[rounds], axis=1)
+    low, high = np.quantile(resampled, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return Ratio(float(np.median(theirs) / np.median(ours)), float(low), float(high))
 
 
 def compare(
