@@ -23,7 +23,7 @@ def test_scoreboard_names_what_does_not_hold():
 
 def test_a_timed_row_inside_its_noise_is_not_called_failing():
     grid = reproduce.scoreboard({"hetcal": claims.Report((ROW, CLOSE), "a machine", {})}, [], [])
-    assert [list(column.cells)[0] for column in grid.columns] == ["hetcal", "2", "1", "1", "-"]
+    assert [next(iter(column.cells)) for column in grid.columns] == ["hetcal", "2", "1", "1", "-"]
 
 
 def test_reports_are_written_whole(tmp_path):
