@@ -114,7 +114,9 @@ def _refactor(basis, pool_A, B, work, Binv, nonbasic_at, low, high, x):
             for k in range(K1):
                 B[k, i] = 0.0
             B[-1 - basis[i], i] = -1.0
-    work[:, :] = B
+    for i in range(K1):
+        for k in range(K1):
+            work[k, i] = B[k, i]
     if not invert(work, Binv, _SINGULAR):
         return False
     for i in range(K1):
@@ -344,6 +346,7 @@ def solve_kernel(
         in_basis[pooled] = 0
         pooled += 1
 
+    no = bool(0)  # not a literal, for which `prove` would be compiled once more
     if v[0] == v[m - 1]:
         scratch = selection.carve(fw[f:], iw[g:], n, K)
         places, sorts, exchanges = selection.select(
@@ -364,8 +367,8 @@ def solve_kernel(
             iw[1] = sorts
             iw[2] = exchanges
             verdict = prove(
-                u, A, lower, upper, v, out, out_weight[:lists], out_price, out_ray, out_ranking, False,
-                max(tol, PROVEN_GAP), feasibility_tol, False, key, order, best, member, expected, shown,
+                u, A, lower, upper, v, out, out_weight[:lists], out_price, out_ray, out_ranking, no,
+                max(tol, PROVEN_GAP), feasibility_tol, no, key, order, best, member, expected, shown,
             )  # fmt: skip
             if verdict == PROVEN:
                 return OPTIMAL
@@ -768,7 +771,7 @@ def solve_kernel(
     iw[2] = pivots
     verdict = prove(
         u, A, lower, upper, v, out, out_weight[:kept], out_price, out_ray, out_ranking, status == INFEASIBLE,
-        max(tol, PROVEN_GAP), feasibility_tol, False, key, order, best, member,
+        max(tol, PROVEN_GAP), feasibility_tol, no, key, order, best, member,
         expected, shown,
     )  # fmt: skip
     return status if verdict == PROVEN or status == LIMIT else NUMERICAL
@@ -789,11 +792,13 @@ def prove_kernel(u, A, lower, upper, v, fw, iw, infeasible, gap_tol, feasibility
     key = np.empty(n)
     best = np.empty(m)
     order = np.arange(m)
-    key[:] = u
+    for i in range(n):
+        key[i] = u[i]
     top(key, order, best, member)
     fw[3] = best[m - 1]
+    shifted = bool(1)
     return prove(
-        u, A, lower, upper, v, fw[:HEAD], weight, price, ray, ranking, infeasible, gap_tol, feasibility_tol, True, key,
+        u, A, lower, upper, v, fw[:HEAD], weight, price, ray, ranking, infeasible, gap_tol, feasibility_tol, shifted, key,
         order, best, member, np.empty(n), np.empty(n, dtype=np.int64),
     )  # fmt: skip
 
@@ -826,5 +831,7 @@ def batch_kernel(
             0,
             units,
         )
-        floats[b, :] = fw[: floats.shape[1]]
-        ints[b, :] = iw[: ints.shape[1]]
+        for i in range(floats.shape[1]):
+            floats[b, i] = fw[i]
+        for i in range(ints.shape[1]):
+            ints[b, i] = iw[i]

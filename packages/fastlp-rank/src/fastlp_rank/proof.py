@@ -33,10 +33,8 @@ def _axpy3(key, a, b, c, p, q, r):
 @njit(cache=True, nogil=True)
 def keys(u, A, price, with_scores, key):
     """key_i = u_i - sum_k price_k a_ki."""
-    if with_scores:
-        key[:] = u
-    else:
-        key[:] = 0.0
+    for i in range(key.size):
+        key[i] = u[i] if with_scores else 0.0
     K = A.shape[0]
     k = 0
     while k + 2 < K:
@@ -257,7 +255,7 @@ def prove(
     if shifted or infeasible:
         _shifted_keys(u, A, lower, upper, exposure, out[3], multiplier, not infeasible, key)
     else:
-        keys(u, A, multiplier, True, key)
+        keys(u, A, multiplier, not infeasible, key)
     top(key, order, best, member)
     if infeasible:
         least = 0.0

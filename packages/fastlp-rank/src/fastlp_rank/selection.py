@@ -238,7 +238,7 @@ def _start(u, A, m, score_unit, s):
     K, n = A.shape
     wanted = min(n, m + max(4 * (K + 1), 32))
     least = largest(u, wanted, buffer)
-    places = 0
+    places = np.int64(0)
     for i in range(n):
         near[places] = i
         chosen = 1 if u[i] >= least else 0
@@ -317,16 +317,17 @@ def _candidates(s, places, leaving, sign):
     pivot_row, factor, index = s.pivot_row, s.factor, s.which
     K = at.size
     entries = entries[:places]
-    count = 0
+    count = np.int64(0)
     for k in range(K + 1):
         pivot_row[k] = inverse[k, leaving]
         if k < K and pivot_row[k] != 0.0:
             index[count] = k
             factor[count] = pivot_row[k]
             count += 1
-    entries[:] = pivot_row[K]
+    for c in range(places):
+        entries[c] = pivot_row[K]
     _combine(entries, columns, index, factor, count)
-    q = 0
+    q = np.int64(0)
     for c in range(places):
         candidate[q] = c
         q += 1 if sign * entries[c] * side[c] > _PIVOT else 0
@@ -527,10 +528,9 @@ def _update_inverse(s, leaving, pivot):
 
 
 @njit(cache=True, nogil=True)
-def _grow(u, A, m, score_unit, s, places, everything):
-    """Price all items; let those in that would enter (or everything), and return the new number of places."""
-    near, is_near, side, reduced, columns, keys = s.near, s.is_near, s.side, s.reduced, s.columns, s.keys
-    buffer, price, unit, shift, factor, index = s.buffer, s.price, s.unit, s.shift, s.factor, s.which
+def _price_all(u, A, m, score_unit, s):
+    """Price all items; return the key down to which they belong into the near set, inf where nothing would enter."""
+    is_near, keys, price, unit, factor, index = s.is_near, s.keys, s.price, s.unit, s.factor, s.which
     K, n = A.shape
     count = 0
     for k in range(K):
@@ -542,14 +542,18 @@ def _grow(u, A, m, score_unit, s, places, everything):
     for i in range(n):
         keys[i] = u[i] - theta
     _combine(keys, A, index, factor, count)
-    cut = -np.inf
-    if not everything:
-        entering = 0
-        for i in range(n):
-            entering += 1 - is_near[i] if keys[i] > _TINY * score_unit else 0
-        if entering == 0:
-            return places
-        cut = min(0.0, largest(keys, min(n, m + max(4 * (K + 1), 32)), buffer))
+    entering = 0
+    for i in range(n):
+        entering += 1 - is_near[i] if keys[i] > _TINY * score_unit else 0
+    return min(0.0, largest(keys, min(n, m + max(4 * (K + 1), 32)), s.buffer)) if entering > 0 else np.inf
+
+
+@njit(cache=True, nogil=True)
+def _admit(A, score_unit, s, places, cut):
+    """Let the items in whose keys reach the cut, at the bound that their keys ask for; return the number of places."""
+    near, is_near, side, reduced, columns, keys = s.near, s.is_near, s.side, s.reduced, s.columns, s.keys
+    unit, shift = s.unit, s.shift
+    K, n = A.shape
     shift[:] = 0.0
     old = places
     for i in range(n):
@@ -701,10 +705,10 @@ def select(u, A, lower, upper, m, slot_weight, score_unit, row_sizes, max_pricin
             if pricings >= max_pricings:
                 break
             pricings += 1
-            grown = places if places == n else _grow(u, A, m, score_unit, s, places, False)
-            if grown == places:
+            cut = np.inf if places == n else _price_all(u, A, m, score_unit, s)
+            if cut == np.inf:
                 return places, pricings, pivots
-            places = grown
+            places = _admit(A, score_unit, s, places, cut)
             exact = False
             continue
         if idle > 20 + K and not blurred and blurs < _BLURS:
@@ -720,7 +724,8 @@ def select(u, A, lower, upper, m, slot_weight, score_unit, row_sizes, max_pricin
             if pricings >= max_pricings:
                 break
             pricings += 1
-            places = _grow(u, A, m, score_unit, s, places, True)
+            _price_all(u, A, m, score_unit, s)
+            places = _admit(A, score_unit, s, places, -np.inf)
             exact = False
             continue
         chosen = _entering(s, q, off)
