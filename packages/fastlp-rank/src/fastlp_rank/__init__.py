@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from fastlp_rank.certificate import Certificate, Verification, verify_arrays
     from fastlp_rank.errors import InvalidProblemError
     from fastlp_rank.lottery import Lottery
+    from fastlp_rank.prefixes.problem import PrefixCount, PrefixProblem, proportional_prefixes
+    from fastlp_rank.prefixes.ranking import PrefixRanking, rank_prefixes
     from fastlp_rank.problem import GroupCount, GroupExposure, LinearExposure, RankingProblem, SlotWeights
     from fastlp_rank.solver import (
         BatchSolution,
@@ -30,12 +32,17 @@ __all__ = [
     "InvalidProblemError",
     "LinearExposure",
     "Lottery",
+    "PrefixCount",
+    "PrefixProblem",
+    "PrefixRanking",
     "RankingProblem",
     "RankingSolution",
     "SlotWeights",
     "Status",
     "Verification",
     "Workspace",
+    "proportional_prefixes",
+    "rank_prefixes",
     "solve",
     "solve_arrays",
     "solve_batch",
@@ -47,6 +54,8 @@ _HOME = {
     "certificate": ("Certificate", "Verification", "verify_arrays"),
     "errors": ("InvalidProblemError",),
     "lottery": ("Lottery",),
+    "prefixes.problem": ("PrefixCount", "PrefixProblem", "proportional_prefixes"),
+    "prefixes.ranking": ("PrefixRanking", "rank_prefixes"),
     "problem": ("GroupCount", "GroupExposure", "LinearExposure", "RankingProblem", "SlotWeights"),
     "solver": (
         "BatchSolution",

@@ -798,8 +798,8 @@ def prove_kernel(u, A, lower, upper, v, fw, iw, infeasible, gap_tol, feasibility
     fw[3] = best[m - 1]
     shifted = bool(1)
     return prove(
-        u, A, lower, upper, v, fw[:HEAD], weight, price, ray, ranking, infeasible, gap_tol, feasibility_tol, shifted, key,
-        order, best, member, np.empty(n), np.empty(n, dtype=np.int64),
+        u, A, lower, upper, v, fw[:HEAD], weight, price, ray, ranking, infeasible, gap_tol, feasibility_tol, shifted,
+        key, order, best, member, np.empty(n), np.empty(n, dtype=np.int64),
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def _refuse_masked(values: Any, name: str) -> None:
         )
 
 
-def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
+def checked_vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """Copy into a contiguous float64 vector; refuse what is no finite vector."""
     vector = real_array(values, name)
     if vector.ndim != 1:
@@ -61,7 +61,7 @@ def _vector(values: ArrayLike, name: str) -> NDArray[np.float64]:
     return vector
 
 
-def _mask(values: Any, n: int, name: str) -> NDArray[np.bool_]:
+def checked_mask(values: Any, n: int, name: str) -> NDArray[np.bool_]:
     """Read a mask: booleans, or numbers that are all 0 or 1, in any container that NumPy reads; none missing."""
     _refuse_masked(values, name)
     try:
@@ -103,7 +103,7 @@ class SlotWeights:
     values: NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        values = _vector(self.values, "slots")
+        values = checked_vector(self.values, "slots")
         if values.size == 0:
             raise InvalidProblemError("slots is empty; give the weight of at least one slot")
         if values[-1] < 0 or (values < 0).any():
@@ -174,11 +174,11 @@ def _membership(groups: Any, group: object, n: int, where: str) -> NDArray[np.fl
     """1 for the members of a group, given a label or a list of labels a candidate, or a mask."""
     if np.ndim(group) > 0:  # type: ignore[arg-type]
         raise InvalidProblemError(f"{where}: group = {group!r} is no label; name one label, or pass a boolean mask")
-    labels = _labels(groups, n, where)
+    labels = checked_labels(groups, n, where)
     if group is None:
         if labels.dtype.kind not in "biuf" and not any(isinstance(x, Real) for x in labels.tolist()):
             raise InvalidProblemError(f"{where}: group is missing; name one of the labels, or pass a boolean mask")
-        return _mask(labels, n, f"{where}: groups").astype(np.float64)
+        return checked_mask(labels, n, f"{where}: groups").astype(np.float64)
     if labels.dtype.kind == "O":
         member = np.array([_has(entry, group) for entry in labels.tolist()], dtype=np.bool_)
     else:
@@ -193,7 +193,7 @@ def _membership(groups: Any, group: object, n: int, where: str) -> NDArray[np.fl
     return member.astype(np.float64)
 
 
-def _labels(groups: Any, n: int, where: str) -> NDArray[Any]:
+def checked_labels(groups: Any, n: int, where: str) -> NDArray[Any]:
     """One entry a candidate, as a vector: of NumPy's types where all are of one, of objects where not."""
     _refuse_masked(groups, f"{where}: groups")
     if isinstance(groups, (list, tuple)):
@@ -222,10 +222,10 @@ def _each(entry: object) -> Iterable[object]:
 
 def _has(entry: object, group: object) -> bool:
     """Whether a candidate carries the label; a missing label equals none."""
-    return any(bool(label == group) for label in _each(entry) if not _missing(label))
+    return any(bool(label == group) for label in _each(entry) if not is_missing(label))
 
 
-def _missing(label: object) -> bool:
+def is_missing(label: object) -> bool:
     """Whether a label is None, NaN or a data frame's NA, none of which equals itself."""
     try:
         return label is None or bool(label != label)
@@ -366,7 +366,7 @@ class LinearExposure:
 
     def row(self, n: int, slots: SlotWeights) -> Row:
         """Values and bounds as given."""
-        values = _vector(self.values, f"{self.label}: values")
+        values = checked_vector(self.values, f"{self.label}: values")
         if values.shape != (n,):
             raise InvalidProblemError(f"{self.label}: values has shape {values.shape}; give one a candidate, ({n},)")
         lower, upper = _bounds(self.lower, self.upper, ("lower", "upper"), self.label)
@@ -429,7 +429,7 @@ class RankingProblem:
     _candidate_rows: NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        scores = _vector(self.scores, "scores")
+        scores = checked_vector(self.scores, "scores")
         if not isinstance(self.slots, SlotWeights):
             raise InvalidProblemError(
                 f"slots is a {type(self.slots).__name__}; pass SlotWeights.dcg(m), .uniform(m) or .explicit(weights)"
@@ -439,7 +439,7 @@ class RankingProblem:
             raise InvalidProblemError(
                 f"slots: {m} slots for {n} candidates; every slot is filled, so give fewer slots or add filler items"
             )
-        blocked = None if self.blocked is None else _mask(self.blocked, n, "blocked")
+        blocked = None if self.blocked is None else checked_mask(self.blocked, n, "blocked")
         if blocked is not None and n - int(blocked.sum()) < m:
             raise InvalidProblemError(
                 f"blocked: {n - int(blocked.sum())} of {n} candidates remain for {m} slots; every slot is filled, so "

@@ -531,12 +531,40 @@ class Fit:
                 near = [point for value, point in found if value < found[0][0] * 1.05 + COPY_ERROR]
                 for point in near[:LARGEST_POLISHED]:
                     result = self._from(point, centre, snsi, free, theta12_domain, tolerance)
+                    result = self._off_the_edges(result, centre, theta12_domain, tolerance)
                     if best is None or result.chi2 < best.chi2:
                         best = result
             if best is not None and best.chi2 < enough:
                 break
         assert best is not None
         return best
+
+    def _off_the_edges(
+        self, result: FitResult, centre: OscillationParameters, theta12_domain: Theta12Domain, tolerance: float
+    ) -> FitResult:
+        """The result, or what is lower beyond the ridge that stands before a mixing angle of 0 or 90 degrees.
+
+        Counts change with the angle there, hence with the root of its squared sine, and priors with the squared sine:
+        whatever they ask for, a fit that came near such an edge may stay.
+        """
+        for name in result.free:
+            if not name.startswith("sin2_") or ON_EDGE < read_value(name, result.parameters, None) < 1.0 - ON_EDGE:
+                continue
+            prior = self.priors.get(name)
+            inside = prior.mean if prior is not None else read_value(name, centre, None)
+            low, high = self._limits(name, inside, theta12_domain)
+            moved = result.parameters.replace(**{name: min(max(inside, low), high)})
+            again = self.minimise(
+                moved,
+                result.snsi,
+                free=result.free,
+                theta12_domain=theta12_domain,
+                pulls=result.pulls,
+                tolerance=tolerance,
+            )
+            if again.chi2 < result.chi2:
+                result = again
+        return result
 
     @functools.cached_property
     def _targets(self) -> Targets:
@@ -581,6 +609,9 @@ STARTS_AGAIN, SEARCH_AGAIN_ABOVE, LEFT_OVER = (400, 100, True), 2000.0, 1.0
 # Minima of the copy that are looked at on the exact chi2: within its error of the lowest, and not more than these.
 COPY_ERROR, LARGEST_POLISHED = 12.0, 6
 
+
+# A squared sine this near to 0 or 1 is at the edge.
+ON_EDGE = 1e-4
 
 # Most fits end sooner. Where chi2 is large Gauss and Newton's curvature misses much of the true one.
 LEARN_AFTER = 12
