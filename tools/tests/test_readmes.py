@@ -8,7 +8,9 @@ import sys
 import pytest
 from shelf import ROOT, packages
 
-BLOCK = re.compile(r"^```python\n(.*?)^```\n+(?:prints[^\n]*\n+(?:```\n(.*?)^```|((?:^ {4}[^\n]*\n|^\n)+)))?", re.M | re.S)
+BLOCK = re.compile(
+    r"^```python\n(.*?)^```\n+(?:prints[^\n]*\n+(?:```\n(.*?)^```|((?:^ {4}[^\n]*\n|^\n)+)))?", re.M | re.S
+)
 NUMBER = re.compile(r"-?\d+\.?\d*(?:e[-+]?\d+)?", re.I)
 READMES = {"shelf": ROOT / "README.md", **{name: one.folder / "README.md" for name, one in packages().items()}}
 

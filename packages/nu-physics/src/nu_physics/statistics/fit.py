@@ -28,7 +28,7 @@ from nu_physics.oscillation.parameters import Ordering, OscillationParameters
 from nu_physics.oscillation.probability import SURVIVAL_PARAMETERS
 from nu_physics.oscillation.scalar_nsi import EffectiveParameters, ScalarNSI, effective_parameters
 from nu_physics.reactor.experiment import Experiment
-from nu_physics.statistics.landscape import landscape_of
+from nu_physics.statistics.landscape import FASTEST_eV2, USUAL_eV2, landscape_of
 from nu_physics.statistics.likelihood import likelihood
 from nu_physics.statistics.preimages import Targets
 
@@ -498,7 +498,6 @@ class Fit:
         else:  # where the data are, not where a scalar term in nature has moved the start
             size = effective_parameters(*self._reference, self.experiment.site.density_g_cm3)
             centres = [_about(centre, size) for centre in centres]
-        copy = landscape_of(self.experiment, *self._reference, self.pull_names)
         priors = {name: (prior.mean, prior.sigma) for name, prior in self.priors.items()}
         scalar = snsi is not None or any(name.startswith("eta_") for name in free)
         targets = self._targets if scalar else None
@@ -513,6 +512,8 @@ class Fit:
             enough = min(enough, float(targets[0][0]) + LEFT_OVER)
         best: FitResult | None = None
         for starts, followed, wide in ((*(STARTS if bound_by_priors else STARTS_WITHOUT_PRIORS), False), STARTS_AGAIN):
+            largest = FASTEST_eV2 if wide else USUAL_eV2
+            copy = landscape_of(self.experiment, *self._reference, self.pull_names, largest)
             for penalty, centre, limits in regions:
                 if best is not None and best.chi2 <= penalty:
                     continue  # the priors alone cost more there

@@ -48,11 +48,13 @@ from nu_physics.statistics.levels import (
 )
 from nu_physics.statistics.preimages import Targets, preimages, standard_points
 
-__all__ = ["Landscape", "landscape_of"]
+__all__ = ["FASTEST_eV2", "Landscape", "USUAL_eV2", "landscape_of"]
 
 Array = NDArray[np.float64]
 
-_LARGEST_SPLITTING_eV2 = 6.0e-3  # beyond, the oscillation is faster than the resolution
+# Largest splittings tabulated: of most fits, and of all within the limits of dm31. Where the fast oscillation is nearly
+# averaged out chi2 still has its wraps, and excluded points their lowest minimum.
+USUAL_eV2, FASTEST_eV2 = 6.0e-3, 2.5e-2
 _WRAP = 0.06  # of the fast splitting: one turn of its phase at the middle of JUNO's spectrum
 _SAME = np.array([3e-3, 3e-3, 3e-7, 3e-6])  # effective parameters nearer than this are one minimum
 _TARGETS_WITHIN = 150.0  # of the lowest chi2
@@ -72,6 +74,8 @@ class Landscape:
         Pulls that move events in energy, fitted with the parameters.
     reference : OscillationParameters
     reference_snsi : ScalarNSI, optional
+    largest_eV2 : float
+        Splitting up to which counts are tabulated; beyond, they stay as they are there.
     """
 
     def __init__(
@@ -82,11 +86,12 @@ class Landscape:
         pulls: tuple[str, ...],
         reference: OscillationParameters,
         reference_snsi: ScalarNSI | None = None,
+        largest_eV2: float = USUAL_eV2,
     ) -> None:
         self._density, self._pulls = experiment.site.density_g_cm3, pulls
         self._reference = self._vector(reference, reference_snsi)
         bands = [experiment.response.band, *(experiment.response.derivative_band(name) for name in pulls)]
-        splittings = _response_of_a_splitting(experiment, bands)
+        splittings = _response_of_a_splitting(experiment, pulls, largest_eV2)
         self._full = _Copy(variance, templates, splittings, self._reference)
         # what the pulls add at the reference, as templates: one band in place of five for the first steps
         source = experiment.events * experiment.survival(reference, reference_snsi)
@@ -241,18 +246,19 @@ class Landscape:
         return out
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def landscape_of(
     experiment: Experiment,
     reference: OscillationParameters,
     reference_snsi: ScalarNSI | None,
     pulls: tuple[str, ...],
+    largest_eV2: float = USUAL_eV2,
 ) -> Landscape:
     """The landscape with the covariance at a reference, made once."""
     templates = np.array(list(experiment.templates(reference, reference_snsi).values()))
     variance = experiment.expected(reference, reference_snsi) + experiment.shape_variance(reference, reference_snsi)
     stack = templates.reshape(-1, experiment.binning.size)
-    return Landscape(experiment, variance, stack, pulls, reference, reference_snsi)
+    return Landscape(experiment, variance, stack, pulls, reference, reference_snsi, largest_eV2)
 
 
 # two minima nearer than this in every parameter are one
@@ -303,8 +309,8 @@ class _Copy:
     def __init__(self, variance: Array, templates: Array, splittings: tuple[Array, ...], reference: Array) -> None:
         self._white = _Whitening(variance, templates)
         values, slopes, constant = (self._white(part) for part in splittings)
-        _, size, rows = np.linalg.svd(values[0], full_matrices=False)
-        self._rows = rows[size > _KEPT_SIGMA * np.sqrt(len(values[0]))]
+        square, rows = np.linalg.eigh(values[0].T @ values[0])  # columns; many more splittings than bins
+        self._rows = rows.T[square > _KEPT_SIGMA**2 * len(values[0])][::-1]
         self.table = np.ascontiguousarray(values @ self._rows.T)  # (bands, splittings, directions)
         self.slope = np.ascontiguousarray(slopes @ self._rows.T)
         self.constant = np.ascontiguousarray(constant @ self._rows.T)  # (bands, directions)
@@ -336,9 +342,16 @@ class _Whitening:
         return np.asarray(scaled - (scaled @ self._rows.T) * self._shrink @ self._rows)
 
 
-def _response_of_a_splitting(experiment: Experiment, bands: list[Array]) -> tuple[Array, Array, Array]:
-    """F(x) and dF/dx of every band, each of shape (bands, n, bins), and the counts without oscillation."""
-    splitting = np.arange(0.0, _LARGEST_SPLITTING_eV2 + 1.5 * STEP_eV2, STEP_eV2)
+@functools.lru_cache(maxsize=2)
+def _response_of_a_splitting(
+    experiment: Experiment, pulls: tuple[str, ...], largest_eV2: float
+) -> tuple[Array, Array, Array]:
+    """F(x) and dF/dx of every band, each of shape (bands, n, bins), and the counts without oscillation.
+
+    They know no reference: every data set of an experiment shares them.
+    """
+    bands = [experiment.response.band, *(experiment.response.derivative_band(name) for name in pulls)]
+    splitting = np.arange(0.0, largest_eV2 + 1.5 * STEP_eV2, STEP_eV2)
     energy, events, response = experiment.energy_MeV, experiment.events, experiment.response
     values, slopes = np.empty((2, len(bands), splitting.size, experiment.binning.size))
     per_core = PHASE_km_per_MeV * experiment.site.baseline_km[:, None] / energy
