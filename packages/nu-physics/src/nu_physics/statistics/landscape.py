@@ -282,7 +282,7 @@ def _starts(centre: Array, free: tuple[str, ...], low: Array, high: Array, count
         u = draws[:, k]
         if name == "sin2_theta12":
             a, b = max(low[k], 0.01), min(high[k], 0.99)
-            points[2:, k] = a + (b - a) * u
+            points[2:, k] = np.where(far, np.clip(np.sin(0.5 * np.pi * u) ** 2, low[k], high[k]), a + (b - a) * u)
             mirrored[k] = min(max(1.0 - centre[k], low[k]), high[k])
         elif name == "sin2_theta23":
             points[2:, k] = 0.01 + 0.98 * u
