@@ -17,6 +17,7 @@ from fastlp_rank import (
 )
 from fastlp_rank.certificate import size_about
 from fastlp_rank.prefixes import flow, ranking
+from fastlp_rank.prefixes.proof import contradiction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
@@ -76,7 +77,9 @@ def check(problem, found, tolerance=0.0):
     assert (found.status is Status.INFEASIBLE) == (best is None)
     if best is None:
         assert found.conflict
+        assert found.verify(problem).holds
         return
+    assert not contradiction(problem)
     shown = found.ranking.tolist()
     assert len(set(shown)) == len(shown)
     assert (problem.group[found.ranking] >= 0).all()
@@ -87,6 +90,9 @@ def check(problem, found, tolerance=0.0):
     assert ((problem.lower <= counts) & (counts <= problem.upper)).all()
     lost = best - value_of(problem, shown)
     assert 0 <= lost <= Fraction(tolerance)
+    proof = found.verify(problem)
+    assert proof.holds
+    assert proof.gap >= 0.0 or proof.gap == pytest.approx(0.0, abs=1e-15)
 
 
 @pytest.mark.parametrize("seed", range(150))
@@ -203,6 +209,23 @@ def test_contradictions_are_named(bounds, said):
     assert found.status is Status.INFEASIBLE
     assert said in found.conflict
     assert found.ranking.size == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_false_claim_is_not_proven(seed):
+    rng = np.random.default_rng(seed)
+    problem = drawn(rng, groups=3, slots=6)
+    found = rank_prefixes(problem)
+    if found.status is Status.INFEASIBLE or problem.slots.m < 2:
+        return
+    swapped = found.ranking.copy()
+    swapped[[0, -1]] = swapped[[-1, 0]]
+    claim = dataclasses.replace(found, ranking=swapped).verify(problem)
+    worse = value_of(problem, swapped) < value_of(problem, found.ranking) - Fraction(1e-6)
+    assert not claim.holds or not worse
+    assert not dataclasses.replace(found, ranking=np.zeros_like(swapped)).verify(problem).holds
+    lies = dataclasses.replace(found, potentials=found.potentials + rng.normal(size=found.potentials.shape))
+    assert lies.verify(problem).gap > found.verify(problem).gap - 1e-12
 
 
 def test_a_price_is_what_a_bound_costs():

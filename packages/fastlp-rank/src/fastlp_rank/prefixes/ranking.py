@@ -15,6 +15,7 @@ from fastlp_rank.certificate import size_about
 from fastlp_rank.errors import InvalidProblemError
 from fastlp_rank.prefixes import flow
 from fastlp_rank.prefixes.problem import PrefixProblem
+from fastlp_rank.prefixes.proof import PrefixVerification, contradiction, verify_ranking
 from fastlp_rank.status import Status
 
 __all__ = ["PrefixRanking", "rank_prefixes"]
@@ -24,6 +25,7 @@ Ints = NDArray[np.int64]
 
 _ROUNDING = 4.0 * 2.0**-52  # a gain below this fraction of its parts is none
 _PROVEN_GAP = 1e-10  # of the scores' size, as in the certificate of lotteries; what is above goes to fractions
+_UNDERFLOW = 2.0**-1000  # sums of numbers this small lose digits that no relative error tells of
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +45,8 @@ class PrefixRanking:
         Bound of the potentials minus objective, computed without cancellation; 0 where fractions decided.
     counts : array of int64, shape (G, m)
         Items of every group (in the order of ``problem.labels``) in every prefix.
-    potentials : array of float64, shape (G, m)
-        The proof; NaN where infeasible.
+    potentials : array of shape (G, m)
+        The proof, in floats, or in fractions where floats do not hold it; NaN where infeasible.
     prices : dict of name to float
         Of each bound, positive for at_most, negative for at_least: relaxing it by one item gains no more than that.
     conflict : str or None
@@ -55,9 +57,15 @@ class PrefixRanking:
     objective: float
     gap: float
     counts: Ints
-    potentials: Floats
+    potentials: NDArray[Any]
     prices: dict[str, float]
     conflict: str | None = None
+
+    def verify(self, problem: PrefixProblem) -> PrefixVerification:
+        """Recompute the claim from the raw problem, in fractions and without solver code."""
+        if self.status is Status.INFEASIBLE:
+            return PrefixVerification(contradiction(problem), float("nan"), ())
+        return verify_ranking(problem, self.ranking, self.potentials)
 
 
 def rank_prefixes(problem: PrefixProblem) -> PrefixRanking:
@@ -76,6 +84,8 @@ def rank_prefixes(problem: PrefixProblem) -> PrefixRanking:
     >>> found = rank_prefixes(problem)
     >>> found.status.name, found.ranking.tolist(), found.gap
     ('OPTIMAL', [0, 3, 1], 0.0)
+    >>> found.verify(problem).holds
+    True
     """
     if not isinstance(problem, PrefixProblem):
         raise InvalidProblemError(f"problem is a {type(problem).__name__}; pass a PrefixProblem")
@@ -84,7 +94,7 @@ def rank_prefixes(problem: PrefixProblem) -> PrefixRanking:
     lower, upper = problem.lower.copy(), problem.upper.copy()
     w = v - np.append(v[1:], 0.0)
     choice, ranking, count = np.zeros(m, np.int64), np.zeros(m, np.int64), np.zeros((G, m), np.int64)
-    potential = np.zeros(G * m + 1)
+    potential: NDArray[Any] = np.zeros(G * m + 1)
     outcome, gap, blur = flow.rank(
         u, group, w, lower, upper, _ROUNDING, 16 * potential.size, choice, count, potential, ranking
     )
@@ -92,7 +102,9 @@ def rank_prefixes(problem: PrefixProblem) -> PrefixRanking:
         return _infeasible(problem, lower, upper)
     shown = u[group >= 0]
     mth = float(np.partition(shown, shown.size - m)[shown.size - m])
-    if outcome != flow.SOLVED or not gap + blur <= _PROVEN_GAP * size_about(shown, mth, m) * float(v.sum()):
+    allowed = _PROVEN_GAP * size_about(shown, mth, m) * float(v.sum())
+    trusted = allowed > _UNDERFLOW or shown.min() == shown.max()
+    if outcome != flow.SOLVED or not (trusted and gap + blur <= allowed):
         gap = 0.0
         potential = _in_fractions(problem, lower, upper, choice, count, ranking)
     potentials = potential[:-1].reshape(G, m)
@@ -101,8 +113,10 @@ def rank_prefixes(problem: PrefixProblem) -> PrefixRanking:
     return PrefixRanking(Status.OPTIMAL, ranking, objective, float(gap), count, potentials, prices)
 
 
-def _in_fractions(problem: PrefixProblem, lower: Ints, upper: Ints, choice: Ints, count: Ints, ranking: Ints) -> Floats:
-    """The same search without rounding, on closed bounds; writes the best ranking, returns potentials (rounded)."""
+def _in_fractions(
+    problem: PrefixProblem, lower: Ints, upper: Ints, choice: Ints, count: Ints, ranking: Ints
+) -> NDArray[Any]:
+    """The same search without rounding, on closed bounds; writes the best ranking, returns its potentials."""
     G, m = lower.shape
     item, size = flow.best_of_groups(problem.scores, problem.group, G, m)
     exact: Any = [Fraction(x) for x in problem.scores.tolist()]
@@ -116,17 +130,10 @@ def _in_fractions(problem: PrefixProblem, lower: Ints, upper: Ints, choice: Ints
     search: Any = flow.improve
     search.py_func(score, w, problem.lower, most, choice, count, potential, Fraction(0), -2)
     ranking[:] = item[choice, count[choice, np.arange(m)] - 1]
-    return np.array([_nearest(value) for value in potential])
+    return potential
 
 
-def _nearest(value: Fraction) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return float("inf") if value > 0 else float("-inf")
-
-
-def _prices(problem: PrefixProblem, w: Floats, count: Ints, potentials: Floats) -> dict[str, float]:
+def _prices(problem: PrefixProblem, w: Floats, count: Ints, potentials: NDArray[Any]) -> dict[str, float]:
     """What each bound costs: the first item beyond it against the slope of the potentials; 0 where it is slack."""
     G, m = count.shape
     item, size = flow.best_of_groups(problem.scores, problem.group, G, m)
@@ -136,7 +143,7 @@ def _prices(problem: PrefixProblem, w: Floats, count: Ints, potentials: Floats) 
     for bound in problem.bounds:
         g, j = place[bound.group], bound.first - 1
         n = int(count[g, j])
-        slope = potentials[g, j] - (potentials[g, j + 1] if j + 1 < m else 0.0)
+        slope = float(potentials[g, j] - (potentials[g, j + 1] if j + 1 < m else 0))
         price = 0.0
         if bound.at_most is not None and n == bound.at_most and n < size[g]:
             price += max(0.0, float(w[j] * score[g, n] - slope))
