@@ -153,3 +153,48 @@ def test_bench_prints_a_row_a_size(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["bench", "--sizes", "20x5x2", "--seeds", "2", "--json", str(tmp_path / "bench.json")]) == 0
     assert "20x5x2" in capsys.readouterr().out
     assert json.loads((tmp_path / "bench.json").read_text())["sizes"][0]["core_us"] > 0
+
+
+COUNT = {"type": "prefix_count", "groups": "source", "group": "y", "first": 2, "at_least": 1, "name": "early"}
+PREFIX: dict[str, object] = {
+    "items": ["a", "b", "c", "d"],
+    "scores": [4.0, 3.0, 2.0, 1.0],
+    "slots": {"dcg": 3},
+    "groups": {"source": ["x", "x", "x", "y"], "age": ["o", "n", "n", "n"]},
+    "constraints": [COUNT],
+}
+
+
+def test_prefix_counts_are_solved_by_the_same_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "problem.json"
+    file.write_text(json.dumps(PREFIX))
+    assert main(["solve", str(file)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["status"], shown["ranking"], shown["verified"]) == ("OPTIMAL", ["a", "d", "b"], True)
+    assert shown["counts"] == {"x": [1, 1, 2], "y": [0, 1, 1]}
+    assert shown["prices"]["early"] < 0
+    file.write_text(json.dumps({**PREFIX, "constraints": [{**COUNT, "at_least": 2, "name": "two"}]}))
+    assert main(["solve", str(file)]) == 4
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["status"], shown["objective"], shown["verified"]) == ("INFEASIBLE", None, True)
+    assert "group 'y' must have 2" in shown["conflict"]
+
+
+@pytest.mark.parametrize(
+    ("constraints", "message"),
+    [
+        ([COUNT, {"type": "linear_exposure", "values": [1] * 4, "upper": 1}], "one kind"),
+        ([{**COUNT, "groups": "colour"}], "'colour' is not under 'groups'"),
+        ([COUNT, {**COUNT, "groups": "age", "group": "o", "name": "old"}], "'age' beside 'source'"),
+        ([{"type": "prefix_count", "groups": "source", "group": "y"}], "'first' is missing"),
+        ([{**COUNT, "last": 2}], "'last' is unknown"),
+    ],
+)
+def test_bad_prefix_documents(constraints: list[object], message: str) -> None:
+    with pytest.raises(InvalidProblemError, match=message):
+        problem_from_json({**PREFIX, "constraints": constraints})
+
+
+def test_a_tolerance_has_no_meaning_for_prefix_counts() -> None:
+    with pytest.raises(InvalidProblemError, match="no meaning for prefix_count"):
+        problem_from_json({**PREFIX, "feasibility_tol": 1e-6})

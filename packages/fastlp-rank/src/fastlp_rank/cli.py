@@ -68,20 +68,29 @@ def _write(text: str, target: Path | None) -> None:
 
 def _solve(options: argparse.Namespace) -> int:
     from fastlp_rank.errors import InvalidProblemError
-    from fastlp_rank.problem_json import problem_from_json, solution_to_json
+    from fastlp_rank.prefixes.problem import PrefixProblem
+    from fastlp_rank.prefixes.ranking import rank_prefixes
+    from fastlp_rank.problem_json import prefix_ranking_to_json, problem_from_json, solution_to_json
     from fastlp_rank.solver import solve
     from fastlp_rank.status import Status
 
     try:
         text = sys.stdin.read() if str(options.problem) == "-" else options.problem.read_text(encoding="utf-8")
         document = json.loads(text)
-        solution = solve(problem_from_json(document))
+        problem = problem_from_json(document)
+        items = document.get("items")
+        if isinstance(problem, PrefixProblem):
+            found = rank_prefixes(problem)
+            status, shown = found.status, prefix_ranking_to_json(problem, found, items)
+        else:
+            solution = solve(problem)
+            status, shown = solution.status, solution_to_json(solution, items)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidProblemError(f"{options.problem} is no JSON ({error}); see the README for an example") from None
     except InvalidProblemError as error:
         raise InvalidProblemError(f"{options.problem}: {error}") from None
-    _write(json.dumps(solution_to_json(solution, document.get("items")), indent=1, allow_nan=False), options.out)
-    return command.DONE if solution.status is Status.OPTIMAL else command.BAR_MISSED
+    _write(json.dumps(shown, indent=1, allow_nan=False), options.out)
+    return command.DONE if status is Status.OPTIMAL else command.BAR_MISSED
 
 
 def _generate(options: argparse.Namespace) -> int:

@@ -11,6 +11,9 @@ A problem::
      "constraints": [{"type": "group_exposure", "groups": "genre", "group": "y", "min_share": 0.2},
                      {"type": "group_count", "groups": "genre", "group": "x", "at_most": 1},
                      {"type": "linear_exposure", "values": [1, 0, 2], "upper": 1.5, "name": "cost"}]}
+
+Constraints that are all of the type ``{"type": "prefix_count", "groups": "genre", "group": "y", "first": 2, "at_least":
+1}``, with one name of groups, make it a `PrefixProblem`: they hold in the first slots of every list.
 """
 
 import math
@@ -18,10 +21,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastlp_rank.errors import InvalidProblemError
+from fastlp_rank.prefixes.problem import PrefixCount, PrefixProblem
+from fastlp_rank.prefixes.ranking import PrefixRanking
 from fastlp_rank.problem import Constraint, GroupCount, GroupExposure, LinearExposure, RankingProblem, SlotWeights
 from fastlp_rank.solver import RankingSolution
 
-__all__ = ["problem_from_json", "solution_to_json"]
+__all__ = ["prefix_ranking_to_json", "problem_from_json", "solution_to_json"]
 
 _FIELDS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
     "group_exposure": (GroupExposure, ("groups", "group", "min_share", "max_share", "name")),
@@ -30,7 +35,7 @@ _FIELDS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
 }
 
 
-def problem_from_json(document: Any) -> RankingProblem:
+def problem_from_json(document: Any) -> RankingProblem | PrefixProblem:
     """Read a problem; see the module for the format.
 
     Raises
@@ -56,12 +61,50 @@ def problem_from_json(document: Any) -> RankingProblem:
         raise InvalidProblemError("constraints is no JSON list; give a list of objects or leave it out")
     if items is not None and not isinstance(items, list):
         raise InvalidProblemError("items is no JSON list; give a name for each score or leave it out")
-    constraints = [_constraint(k, entry, groups) for k, entry in enumerate(entries)]
-    options = {name: document[name] for name in ("blocked", "feasibility_tol") if name in document}
-    problem = RankingProblem(_numbers(document["scores"], "scores"), _slots(document["slots"]), constraints, **options)
-    if items is not None and len(items) != problem.n:
-        raise InvalidProblemError(f"items has {len(items)} names for {problem.n} scores; give one each or leave it out")
+    scores, slots = _numbers(document["scores"], "scores"), _slots(document["slots"])
+    problem: RankingProblem | PrefixProblem
+    if any(isinstance(entry, Mapping) and entry.get("type") == "prefix_count" for entry in entries):
+        if "feasibility_tol" in document:
+            raise InvalidProblemError("feasibility_tol has no meaning for prefix_count, which is kept exactly; drop it")
+        bounds, labels = _prefix_counts(entries, groups)
+        problem = PrefixProblem(scores, slots, labels, bounds, document.get("blocked"))
+    else:
+        constraints = [_constraint(k, entry, groups) for k, entry in enumerate(entries)]
+        options = {name: document[name] for name in ("blocked", "feasibility_tol") if name in document}
+        problem = RankingProblem(scores, slots, constraints, **options)
+    n = problem.scores.size
+    if items is not None and len(items) != n:
+        raise InvalidProblemError(f"items has {len(items)} names for {n} scores; give one each or leave it out")
     return problem
+
+
+def _prefix_counts(entries: list[Any], groups: Mapping[str, Any]) -> tuple[list[PrefixCount], Any]:
+    """The bounds, and the labels of the one name of groups that they are on."""
+    names = ("groups", "group", "first", "at_least", "at_most", "name")
+    used: list[str] = []
+    bounds = []
+    for k, entry in enumerate(entries):
+        where = f"constraints[{k}]"
+        kind = entry.get("type") if isinstance(entry, Mapping) else entry
+        if kind != "prefix_count":
+            raise InvalidProblemError(
+                f"{where}: type {kind!r} beside prefix_count; prefix counts hold in every list, the others in "
+                "expectation, and this version solves one kind at a time"
+            )
+        _known(entry, ("type", *names), where)
+        for name in names[:3]:
+            if name not in entry:
+                raise InvalidProblemError(f"{where}: the field {name!r} is missing")
+        if not isinstance(entry["groups"], str) or entry["groups"] not in groups:
+            raise InvalidProblemError(f"{where}: groups {entry['groups']!r} is not under 'groups' of the problem")
+        if used and entry["groups"] != used[0]:
+            raise InvalidProblemError(
+                f"{where}: groups {entry['groups']!r} beside {used[0]!r}; the groups of prefix counts exclude each "
+                "other, so give all bounds on one name of groups"
+            )
+        used.append(entry["groups"])
+        bounds.append(PrefixCount(**{name: entry[name] for name in names[1:] if name in entry}))
+    return bounds, groups[used[0]]
 
 
 def _known(entry: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
@@ -134,4 +177,23 @@ def solution_to_json(solution: RankingSolution, items: list[Any] | None = None) 
         "violations": solution.violations,
         "farkas_ray": solution.farkas_ray,
         "verified": verification.holds,
+    }
+
+
+def prefix_ranking_to_json(problem: PrefixProblem, found: PrefixRanking, items: list[Any] | None) -> dict[str, Any]:
+    """Lay a ranking out for JSON; as names where ``items`` gives them, numbers that do not exist as null."""
+
+    def number(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    ranking = found.ranking.tolist()
+    return {
+        "status": found.status.name,
+        "objective": number(found.objective),
+        "gap": number(found.gap),
+        "ranking": ranking if items is None else [items[i] for i in ranking],
+        "counts": {str(label): row for label, row in zip(problem.labels, found.counts.tolist(), strict=True)},
+        "prices": {name: number(value) for name, value in found.prices.items()},
+        "conflict": found.conflict,
+        "verified": found.verify(problem).holds,
     }
