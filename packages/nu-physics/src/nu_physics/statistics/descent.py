@@ -9,7 +9,7 @@ from numba import njit
 
 from nu_physics.statistics.levels import ANGLES, DM21, DM31, damped, levels_of, put
 
-__all__ = ["STEP_eV2", "add_counts", "descend", "pairs_of", "race"]
+__all__ = ["STEP_eV2", "add_counts", "descend", "next_wraps", "pairs_of", "race"]
 
 STEP_eV2 = 1.0e-5  # of the table of splittings
 
@@ -215,4 +215,30 @@ def race(points, seeded, base, index, low, high, mean, weight, quick, full):  # 
                 value[s] = descend(points[s], steps, base, index, low, high, mean, weight, *full)
             else:
                 value[s] = np.inf
+    return value
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def next_wraps(x, value, turn, base, index, low, high, mean, weight, full):  # type: ignore[no-untyped-def]
+    """Go from a minimum to those a turn of the fast phase away, as long as they are lower; in place, returns chi2.
+
+    A ridge stands between them that no descent crosses; one of two that differ by little may have been left early.
+    """
+    place = -1
+    for k in range(len(index)):
+        if index[k] == DM31:
+            place = k
+    if place < 0:
+        return value
+    for sign in (1.0, -1.0):
+        while True:
+            trial = x.copy()
+            trial[place] = min(max(x[place] + sign * turn, low[place]), high[place])
+            if trial[place] == x[place]:
+                break
+            found = descend(trial, 60, base, index, low, high, mean, weight, *full)
+            if not found < value - 1e-6 * abs(value):
+                break
+            value = found
+            x[:] = trial
     return value

@@ -538,7 +538,7 @@ class Fit:
             if best is not None and best.chi2 < enough:
                 break
         assert best is not None
-        return best
+        return self._onto_the_edges(best, theta12_domain, tolerance) if best.chi2 > SEARCH_AGAIN_ABOVE else best
 
     def _off_the_edges(
         self, result: FitResult, centre: OscillationParameters, theta12_domain: Theta12Domain, tolerance: float
@@ -553,19 +553,31 @@ class Fit:
                 continue
             prior = self.priors.get(name)
             inside = prior.mean if prior is not None else read_value(name, centre, None)
-            low, high = self._limits(name, inside, theta12_domain)
-            moved = result.parameters.replace(**{name: min(max(inside, low), high)})
-            again = self.minimise(
-                moved,
-                result.snsi,
-                free=result.free,
-                theta12_domain=theta12_domain,
-                pulls=result.pulls,
-                tolerance=tolerance,
-            )
-            if again.chi2 < result.chi2:
-                result = again
+            result = self._lower_of(result, name, inside, theta12_domain, tolerance)
         return result
+
+    def _onto_the_edges(self, result: FitResult, theta12_domain: Theta12Domain, tolerance: float) -> FitResult:
+        """The result, or what is lower on the other side of such a ridge."""
+        for name in result.free:
+            if name.startswith("sin2_"):
+                for edge in (0.0, 1.0):
+                    result = self._lower_of(result, name, edge, theta12_domain, tolerance)
+        return result
+
+    def _lower_of(
+        self, result: FitResult, name: str, value: float, theta12_domain: Theta12Domain, tolerance: float
+    ) -> FitResult:
+        """The lower of a result and of what a descent finds from it with one value changed."""
+        low, high = self._limits(name, value, theta12_domain)
+        again = self.minimise(
+            result.parameters.replace(**{name: min(max(value, low), high)}),
+            result.snsi,
+            free=result.free,
+            theta12_domain=theta12_domain,
+            pulls=result.pulls,
+            tolerance=tolerance,
+        )
+        return again if again.chi2 < result.chi2 else result
 
     @functools.cached_property
     def _targets(self) -> Targets:

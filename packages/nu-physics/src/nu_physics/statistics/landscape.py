@@ -32,7 +32,7 @@ from nu_physics.constants import PHASE_km_per_MeV
 from nu_physics.oscillation.parameters import OscillationParameters
 from nu_physics.oscillation.scalar_nsi import ScalarNSI
 from nu_physics.reactor.experiment import Experiment
-from nu_physics.statistics.descent import STEP_eV2, add_counts, descend, pairs_of, race
+from nu_physics.statistics.descent import STEP_eV2, add_counts, descend, next_wraps, pairs_of, race
 from nu_physics.statistics.levels import (
     ANGLES,
     DM21,
@@ -56,6 +56,8 @@ Array = NDArray[np.float64]
 # averaged out chi2 still has its wraps, and excluded points their lowest minimum.
 USUAL_eV2, FASTEST_eV2 = 6.0e-3, 2.5e-2
 _WRAP = 0.06  # of the fast splitting: one turn of its phase at the middle of JUNO's spectrum
+_WRAPS_OF = 2  # of the lowest minima the neighbours a turn of the fast phase away are looked at
+_TURNS = (1.0, 1.4)  # of the mean energy's phase; the wraps of the spectrum lie between
 _SAME = np.array([3e-3, 3e-3, 3e-7, 3e-6])  # effective parameters nearer than this are one minimum
 _TARGETS_WITHIN = 150.0  # of the lowest chi2
 _KEPT_SIGMA = 0.02  # directions in which the table never moves by more than this are cut
@@ -89,6 +91,9 @@ class Landscape:
         largest_eV2: float = USUAL_eV2,
     ) -> None:
         self._density, self._pulls = experiment.site.density_g_cm3, pulls
+        mean_MeV = float(np.average(experiment.energy_MeV, weights=experiment.events))
+        length_km = float(experiment.site.baseline_km @ experiment.site.flux_share)
+        self._turn_eV2 = np.pi * mean_MeV / (PHASE_km_per_MeV * length_km)
         self._reference = self._vector(reference, reference_snsi)
         bands = [experiment.response.band, *(experiment.response.derivative_band(name) for name in pulls)]
         splittings = _response_of_a_splitting(experiment, pulls, largest_eV2)
@@ -165,6 +170,12 @@ class Landscape:
             points = np.vstack([np.hstack([reached, np.zeros((seeded, len(self._pulls)))]), points])
         quick, full = self._quick.search(residual), self._full.search(residual)
         values = race(points, seeded, base, index, low, high, mean, weight, quick, full)
+        for k in np.argsort(values)[:_WRAPS_OF]:
+            for turns in _TURNS if math.isfinite(values[k]) else ():
+                point, turn = points[k].copy(), turns * self._turn_eV2
+                found = next_wraps(point, values[k], turn, base, index, low, high, mean, weight, full)
+                if found < values[k]:  # beside the one it came from, for the exact chi2 may differ
+                    points, values = np.vstack([points, point]), np.append(values, found)
         points[:, angle] = np.sin(points[:, angle]) ** 2
         span = np.array([_NEAR.get(name, 1e-3) for name in free])
         distinct: list[tuple[float, Array]] = []
