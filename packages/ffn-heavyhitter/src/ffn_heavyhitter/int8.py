@@ -29,20 +29,8 @@ from torch import Tensor, nn
 from ffn_heavyhitter.adapters import FFN
 from ffn_heavyhitter.errors import CompressionError, FFNWarning
 from ffn_heavyhitter.feedback import Rounded, round_with_feedback
-from ffn_heavyhitter.feedforward import (
-    FEW_ROWS,
-    CompressedFeedForward,
-    Spec,
-    bias_shapes,
-    fill_biases,
-    in_dtype,
-    is_offloaded,
-    run_neurons,
-    shape_spec,
-    spec_dtype,
-    split_biases,
-    widened,
-)
+from ffn_heavyhitter.feedforward import (FEW_ROWS, CompressedFeedForward, bias_shapes, fill_biases, in_dtype, run_neurons, shape_spec, split_biases, widened,)
+from ffn_heavyhitter.frozen import Spec, is_offloaded, spec_dtype
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.statistics import LayerStatistics
 from ffn_heavyhitter.validation import heavy_count
@@ -113,7 +101,7 @@ class Int8FeedForward(CompressedFeedForward):
             ffn.scale_input(self.balance)
 
     def run(self, x: Tensor) -> Tensor:
-        """Output of the FFN, shape (..., d); where a gradient flows through it, of the dense path, as kernels have none."""
+        """Output of the FFN, shape (..., d); from dense weights where a gradient flows, as the kernel has none."""
         rows = x.reshape(-1, x.shape[-1])
         learns = torch.is_grad_enabled() and x.requires_grad
         if self.backend == "dense" or learns or x.device.type != "cpu" or rows.shape[0] == 0:
@@ -336,8 +324,8 @@ def _say_rounded_away(name: str, matrix: Tensor) -> None:
     lost = int(((sizes < halves[:, None]).sum(1) > (matrix.shape[1] + (sizes == 0).sum(1)) // 2).sum())
     if lost:
         warnings.warn(
-            f"{name}: in {lost} of {len(matrix)} rows one weight is so large that eight bits round most others to zero; "
-            "judge the model on text, or keep this FFN dense or in MixedBits",
+            f"{name}: in {lost} of {len(matrix)} rows one weight is so large that eight bits round most others to "
+            "zero; judge the model on text, or keep this FFN dense or in MixedBits",
             FFNWarning,
             stacklevel=2,
         )

@@ -1,0 +1,327 @@
+"""Linear layers and the embedding with int8 rows, in place of the model's own.
+
+Each keeps the name of the layer that it replaces and its parameter ``weight``, which is EMPTY: it carries the dtype,
+and a model with the dense layer in that place finds a tensor of the wrong shape and refuses the file.
+
+Layers that read the same input (q, k and v; gate and up) form one ``SharedInput``: the first one that is called
+quantises the input and runs the product for all.
+
+A weight that is so large that the others of its row would round to nothing is an outlier: it leaves the codes and is
+kept, with its place, in floating point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ffn_heavyhitter.adapters import Original
+from ffn_heavyhitter.errors import CompressionError
+from ffn_heavyhitter.frozen import Frozen, is_offloaded, spec_dtype
+from ffn_heavyhitter.int8_rows import LARGEST_CODE, PackedRows, codes_and_scale, kernel_is_exact, rounded
+
+__all__ = [
+    "Int8Embedding",
+    "Int8Linear",
+    "Int8Rows",
+    "SharedInput",
+    "int8_embedding",
+    "int8_linear",
+    "int8_modules",
+    "outlying",
+]
+
+OUTLYING = 16  # times the largest weight of its row that is not among the largest few
+_FEW = 64  # one weight in so many may be an outlier
+
+
+class Int8Rows(Frozen):
+    """A matrix in codes -127 .. 127 with one scale a row.
+
+    Attributes
+    ----------
+    weight : nn.Parameter
+        Empty, of the layer's dtype.
+    """
+
+    kept = ("scale",)
+    weight: Tensor
+    codes: Tensor
+    scale: Tensor
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        super().__init__(spec)
+        self.original: Original | None = None
+        self.hold(weight=((0,), spec_dtype(spec)))
+        if not spec.get("tied"):
+            self.hold(
+                codes=((spec["rows"], spec["columns"]), torch.int8),
+                scale=((spec["rows"],), torch.float32),
+            )
+
+    def displace(self, layer: nn.Module) -> None:
+        """Remember the layer that this one replaces, without its weights."""
+        if isinstance(self, Int8Linear):
+            layer.bias = None  # type: ignore[assignment]  # ours now
+        self.original = Original({"": layer.to("meta")})
+
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """The matrix that the codes stand for."""
+        return (self.codes.data * self.scale.data[:, None]).to(dtype)
+
+    def require_finite(self, name: str) -> None:
+        """Also refuse a dtype in which the dequantised weights are not finite."""
+        super().require_finite(name)
+        largest = torch.finfo(self.dtype).max
+        if self.spec.get("tied") or self.scale.is_meta or not self.scale.numel():
+            return
+        if float(self.scale.detach().abs().max()) * LARGEST_CODE > largest:
+            raise CompressionError(
+                f"{name}.codes hold weights beyond {self.spec['dtype']} (largest value {largest:.4g}); load the model "
+                "with dtype=torch.float32 or torch.bfloat16"
+            )
+
+
+class Int8Embedding(Int8Rows):
+    """Looks rows up and dequantises them."""
+
+    def __init__(self, spec: dict[str, Any], padding_idx: int | None = None) -> None:
+        super().__init__(spec)
+        self.num_embeddings, self.embedding_dim = spec["rows"], spec["columns"]
+        self.padding_idx = padding_idx
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Rows of the matrix, shape (*ids.shape, columns)."""
+        return (self.codes[ids] * self.scale[ids].unsqueeze(-1)).to(self.dtype)
+
+
+class Int8Linear(Int8Rows):
+    """y = W x + b with W in int8 and x in 16 or 8 bits.
+
+    Parameters
+    ----------
+    spec : dict
+        ``rows``, ``columns``, ``dtype``, ``activation_bits``, ``outliers`` (how many), ``tied``.
+    bias : nn.Parameter or None
+        The replaced layer's own.
+    source : Int8Embedding, optional
+        Whose rows these are, where the head is tied to the embedding.
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, spec: dict[str, Any], bias: nn.Parameter | None, source: Int8Embedding | None = None) -> None:
+        super().__init__({**spec, "tied": source is not None})
+        self.in_features, self.out_features = spec["columns"], spec["rows"]
+        self.register_parameter("bias", bias)
+        self._source = None if source is None else [source]  # in a list, so that its tensors are not counted twice
+        count = spec["outliers"]
+        if count:
+            self.hold(
+                outlier_row=((count,), torch.int32),
+                outlier_column=((count,), torch.int32),
+                outlier_value=((count,), torch.float32),
+            )
+        self.shared = SharedInput([self])
+
+    @property
+    def kept(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What no cast narrows."""
+        own = () if self.spec["tied"] else ("scale",)
+        return (*own, "outlier_value") if self.spec["outliers"] else own
+
+    @property
+    def source(self) -> Int8Embedding | None:
+        """The embedding whose rows these are."""
+        return None if self._source is None else self._source[0]
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Codes and scale, from the embedding where they are tied."""
+        owner: Any = self.source or self
+        return owner.codes.data, owner.scale.data
+
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """The matrix that codes and outliers stand for."""
+        matrix = self.from_codes()
+        if self.spec["outliers"]:
+            place = (self.outlier_row.data.long(), self.outlier_column.data.long())
+            matrix[place] = self.outlier_value.data
+        return matrix.to(dtype)
+
+    def from_codes(self) -> Tensor:
+        """The matrix without its outliers, in single precision."""
+        codes, scale = self.rows()
+        return codes * scale[:, None]
+
+    def reset(self) -> None:
+        """Make the kernel's copy anew on next use."""
+        self.shared.reset()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Output, shape (..., rows), in x's dtype."""
+        if torch.is_grad_enabled() and x.requires_grad:  # kernels have no gradient
+            bias = None if self.bias is None else self.bias.to(x.dtype)
+            return nn.functional.linear(x, self.dense(x.dtype), bias)
+        return self.shared.take(self, x)
+
+
+class SharedInput:
+    """Layers that read one input: quantised once, multiplied once.
+
+    Parameters
+    ----------
+    members : sequence of Int8Linear
+        In the order of their calls, all of one ``activation_bits``.
+    """
+
+    def __init__(self, members: Sequence[Int8Linear]) -> None:
+        self.members = list(members)
+        self.backend: str | None = None  # int8 or dense; None until it is asked
+        self.reset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is made again on first use."""
+        return {**self.__dict__, "_ready": None, "_held": None}
+
+    def reset(self) -> None:
+        """Let go of what was derived from the tensors."""
+        self._ready: _Ready | None = None
+        self._held: tuple[Tensor, int, dict[Int8Linear, Tensor]] | None = None
+
+    def use(self, backend: str) -> None:
+        """Run through the kernel (``int8``) or through dequantised weights (``dense``)."""
+        self.backend = backend
+        self.reset()
+
+    def take(self, member: Int8Linear, x: Tensor) -> Tensor:
+        """The output of one member; those of the others are held until they ask with the same tensor."""
+        if len(self.members) == 1:
+            return self.run(x)
+        version = -1 if x.is_inference() else x._version
+        held = self._held
+        if held is not None and held[0] is x and held[1] == version:
+            found = held[2].pop(member, None)
+            if not held[2]:
+                self._held = None
+            if found is not None:
+                return found
+        sizes = [one.out_features for one in self.members]
+        outputs = dict(zip(self.members, self.run(x).split(sizes, -1), strict=True))
+        found = outputs.pop(member)
+        self._held = (x, version, outputs)
+        return found
+
+    def run(self, x: Tensor) -> Tensor:
+        """Outputs of all members side by side, in x's dtype."""
+        if self.backend is None:
+            self.backend = "int8" if kernel_is_exact() else "dense"
+        kernel = self.backend == "int8" and x.device.type == "cpu"
+        dtype = torch.float32 if kernel else x.dtype
+        ready = self._ready
+        if ready is None or not ready.fits(kernel, dtype, x.device):
+            ready = _Ready(self.members, kernel, dtype)
+            if not any(is_offloaded(one) for one in self.members):
+                self._ready = ready
+        flat = x.reshape(-1, x.shape[-1])
+        y = ready(flat if flat.dtype == dtype else flat.to(dtype))
+        return (y if y.dtype == x.dtype else y.to(x.dtype)).view(*x.shape[:-1], -1)
+
+
+class _Ready:
+    """Weights of all members side by side, for the kernel or, giving the same numbers, in floating point."""
+
+    def __init__(self, members: Sequence[Int8Linear], kernel: bool, dtype: torch.dtype) -> None:
+        self.bits, self.dtype = members[0].spec["activation_bits"], dtype
+        found = [one.rows() for one in members]
+        self.device = found[0][0].device
+        codes, scale = torch.cat([codes for codes, _ in found]), torch.cat([scale for _, scale in found])
+        self.packed = PackedRows(codes, scale) if kernel else None
+        self.dense = None if kernel else (codes * scale[:, None]).to(dtype)
+        self.outliers = _outliers(members)
+        self.bias = _biases(members, dtype)
+
+    def fits(self, kernel: bool, dtype: torch.dtype, device: torch.device) -> bool:
+        """Whether this was made for such an input."""
+        return (self.packed is not None) == kernel and self.dtype == dtype and self.device == device
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.packed is not None:
+            y = self.packed.product(x, self.bits)
+        else:
+            y = nn.functional.linear(rounded(x, self.bits).to(self.dtype), self.dense)
+        if self.outliers is not None:
+            rows, columns, values = self.outliers
+            y.index_add_(1, rows, (x[:, columns] * values).to(y.dtype))
+        return y if self.bias is None else y.add_(self.bias)
+
+
+def _biases(members: Sequence[Int8Linear], dtype: torch.dtype) -> Tensor | None:
+    """Biases of all members in one vector, zero where one has none; None where none has any."""
+    if all(one.bias is None for one in members):
+        return None
+    device = next(one.bias.device for one in members if one.bias is not None)
+    zero = [torch.zeros(one.out_features, device=device) for one in members]
+    parts = [none if one.bias is None else one.bias.data for one, none in zip(members, zero, strict=True)]
+    return torch.cat([part.to(dtype) for part in parts])
+
+
+def _outliers(members: Sequence[Int8Linear]) -> tuple[Tensor, Tensor, Tensor] | None:
+    rows, columns, values, first = [], [], [], 0
+    for one in members:
+        if one.spec["outliers"]:
+            rows.append(one.outlier_row.data.long() + first)
+            columns.append(one.outlier_column.data.long())
+            values.append(one.outlier_value.data)
+        first += one.out_features
+    return (torch.cat(rows), torch.cat(columns), torch.cat(values)) if rows else None
+
+
+def int8_linear(weight: Tensor, bias: nn.Parameter | None, activation_bits: int) -> Int8Linear:
+    """Quantise a matrix, shape (rows, columns), to nearest.
+
+    Raises
+    ------
+    CompressionError
+        If a weight is not finite.
+    """
+    if not torch.isfinite(weight).all():
+        raise CompressionError("a weight is not finite")
+    far = outlying(weight)
+    place = far.nonzero(as_tuple=True)
+    codes, scale = codes_and_scale(weight.masked_fill(far, 0))
+    module = Int8Linear(_spec(weight, activation_bits=activation_bits, outliers=len(place[0])), bias)
+    module.fill({"codes": codes, "scale": scale})
+    if len(place[0]):
+        module.fill({"outlier_row": place[0], "outlier_column": place[1], "outlier_value": weight[place]})
+    return module
+
+
+def int8_embedding(weight: Tensor, padding_idx: int | None) -> Int8Embedding:
+    """Quantise an embedding, shape (rows, columns), to nearest."""
+    if not torch.isfinite(weight).all():
+        raise CompressionError("a weight is not finite")
+    codes, scale = codes_and_scale(weight)
+    module = Int8Embedding(_spec(weight), padding_idx)
+    module.fill({"codes": codes, "scale": scale})
+    return module
+
+
+def _spec(weight: Tensor, **more: Any) -> dict[str, Any]:
+    rows, columns = weight.shape
+    return {"rows": rows, "columns": columns, "dtype": str(weight.dtype).removeprefix("torch."), **more}
+
+
+def outlying(weight: Tensor) -> Tensor:
+    """Where a weight is far beyond all but the largest few of its row."""
+    sizes = weight.float().abs()
+    few = max(1, sizes.shape[1] // _FEW)
+    typical = sizes.topk(min(few + 1, sizes.shape[1]), 1).values[:, -1:]
+    return (sizes > OUTLYING * typical) & (typical > 0)
+
+
+def int8_modules(model: nn.Module) -> dict[str, Int8Rows]:
+    """The int8 layers of a model by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Int8Rows)}
