@@ -14,7 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN
-from ffn_heavyhitter.feedforward import (FEW_ROWS, CompressedFeedForward, bias_shapes, fill_biases, in_dtype, run_neurons, shape_spec, split_biases,)
+from ffn_heavyhitter.feedforward import (
+    FEW_ROWS,
+    CompressedFeedForward,
+    bias_shapes,
+    fill_biases,
+    in_dtype,
+    run_neurons,
+    shape_spec,
+    split_biases,
+)
 from ffn_heavyhitter.frozen import Spec, spec_dtype
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.statistics import LayerStatistics

@@ -29,7 +29,17 @@ from torch import Tensor, nn
 from ffn_heavyhitter.adapters import FFN
 from ffn_heavyhitter.errors import CompressionError, FFNWarning
 from ffn_heavyhitter.feedback import Rounded, round_with_feedback
-from ffn_heavyhitter.feedforward import (FEW_ROWS, CompressedFeedForward, bias_shapes, fill_biases, in_dtype, run_neurons, shape_spec, split_biases, widened,)
+from ffn_heavyhitter.feedforward import (
+    FEW_ROWS,
+    CompressedFeedForward,
+    bias_shapes,
+    fill_biases,
+    in_dtype,
+    run_neurons,
+    shape_spec,
+    split_biases,
+    widened,
+)
 from ffn_heavyhitter.frozen import Spec, is_offloaded, spec_dtype
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.statistics import LayerStatistics

@@ -18,9 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ffn_heavyhitter import native
 from ffn_heavyhitter.adapters import Original
 from ffn_heavyhitter.errors import CompressionError
 from ffn_heavyhitter.frozen import Frozen, is_offloaded, spec_dtype
+from ffn_heavyhitter.native import FEW_TOKENS
 from ffn_heavyhitter.int8_rows import LARGEST_CODE, PackedRows, codes_and_scale, kernel_is_exact, rounded
 
 __all__ = [
@@ -43,7 +45,7 @@ class Int8Rows(Frozen):
 
     Attributes
     ----------
-    weight : nn.Parameter
+    weight : nn.Parameter of shape (rows, 0)
         Empty, of the layer's dtype.
     """
 
@@ -55,7 +57,7 @@ class Int8Rows(Frozen):
     def __init__(self, spec: dict[str, Any]) -> None:
         super().__init__(spec)
         self.original: Original | None = None
-        self.hold(weight=((0,), spec_dtype(spec)))
+        self.hold(weight=((spec["rows"], 0), spec_dtype(spec)))
         if not spec.get("tied"):
             self.hold(
                 codes=((spec["rows"], spec["columns"]), torch.int8),
@@ -180,21 +182,21 @@ class SharedInput:
     def __init__(self, members: Sequence[Int8Linear]) -> None:
         self.members = list(members)
         self.backend: str | None = None  # int8 or dense; None until it is asked
+        self.few: str | None = None  # the same for few tokens, or native
         self.reset()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is made again on first use."""
-        return {**self.__dict__, "_ready": None, "_held": None}
+        return {**self.__dict__, "_ready": {}, "_held": None}
 
     def reset(self) -> None:
         """Let go of what was derived from the tensors."""
-        self._ready: _Ready | None = None
+        self._ready: dict[str | None, _Ready] = {}
         self._held: tuple[Tensor, int, dict[Int8Linear, Tensor]] | None = None
 
-    def use(self, backend: str) -> None:
-        """Run through the kernel (``int8``) or through dequantised weights (``dense``)."""
-        self.backend = backend
-        self.reset()
+    def use(self, backend: str, few: str | None = None) -> None:
+        """Run through the kernel (``int8``) or dequantised weights (``dense``), few tokens also through ``native``."""
+        self.backend, self.few = backend, few or backend
 
     def take(self, member: Int8Linear, x: Tensor) -> Tensor:
         """The output of one member; those of the others are held until they ask with the same tensor."""
@@ -215,47 +217,56 @@ class SharedInput:
         return found
 
     def run(self, x: Tensor) -> Tensor:
-        """Outputs of all members side by side, in x's dtype."""
+        """Outputs of all members side by side, in the dtype that a linear layer would give."""
         if self.backend is None:
-            self.backend = "int8" if kernel_is_exact() else "dense"
-        kernel = self.backend == "int8" and x.device.type == "cpu"
-        dtype = torch.float32 if kernel else x.dtype
-        ready = self._ready
-        if ready is None or not ready.fits(kernel, dtype, x.device):
-            ready = _Ready(self.members, kernel, dtype)
-            if not any(is_offloaded(one) for one in self.members):
-                self._ready = ready
+            self.use("int8" if kernel_is_exact() else "dense")
         flat = x.reshape(-1, x.shape[-1])
+        way = self.few if len(flat) < FEW_TOKENS else self.backend
+        if x.device.type != "cpu":
+            way = "dense"
+        dtype = x.dtype if way == "dense" else torch.float32
+        ready = self._ready.get(way)
+        if ready is None or ready.dtype != dtype or ready.device != x.device:
+            ready = _Ready(self.members, str(way), dtype)
+            if not any(is_offloaded(one) for one in self.members):
+                self._ready[way] = ready
         y = ready(flat if flat.dtype == dtype else flat.to(dtype))
-        return (y if y.dtype == x.dtype else y.to(x.dtype)).view(*x.shape[:-1], -1)
+        wanted = x.dtype
+        if wanted != torch.float64 and torch.is_autocast_enabled(x.device.type):
+            wanted = torch.get_autocast_dtype(x.device.type)
+        return (y if y.dtype == wanted else y.to(wanted)).view(*x.shape[:-1], -1)
 
 
 class _Ready:
-    """Weights of all members side by side, for the kernel or, giving the same numbers, in floating point."""
+    """Weights of all members side by side, as one way of running them wants them; all ways give the same numbers."""
 
-    def __init__(self, members: Sequence[Int8Linear], kernel: bool, dtype: torch.dtype) -> None:
-        self.bits, self.dtype = members[0].spec["activation_bits"], dtype
+    def __init__(self, members: Sequence[Int8Linear], way: str, dtype: torch.dtype) -> None:
+        bits, self.dtype = members[0].spec["activation_bits"], dtype
         found = [one.rows() for one in members]
         self.device = found[0][0].device
-        codes, scale = torch.cat([codes for codes, _ in found]), torch.cat([scale for _, scale in found])
-        self.packed = PackedRows(codes, scale) if kernel else None
-        self.dense = None if kernel else (codes * scale[:, None]).to(dtype)
+        codes, scale = _side_by_side([codes for codes, _ in found]), _side_by_side([scale for _, scale in found])
+        if way == "int8":
+            packed = PackedRows(codes, scale)
+            self.product = lambda x: packed.product(x, bits)
+        elif way == "native":
+            self.product = lambda x: native.product(x, codes, scale, bits)
+        else:
+            dense = (codes * scale[:, None]).to(dtype)
+            self.product = lambda x: nn.functional.linear(rounded(x, bits).to(dtype), dense)
         self.outliers = _outliers(members)
         self.bias = _biases(members, dtype)
 
-    def fits(self, kernel: bool, dtype: torch.dtype, device: torch.device) -> bool:
-        """Whether this was made for such an input."""
-        return (self.packed is not None) == kernel and self.dtype == dtype and self.device == device
-
     def __call__(self, x: Tensor) -> Tensor:
-        if self.packed is not None:
-            y = self.packed.product(x, self.bits)
-        else:
-            y = nn.functional.linear(rounded(x, self.bits).to(self.dtype), self.dense)
+        y = self.product(x)
         if self.outliers is not None:
             rows, columns, values = self.outliers
             y.index_add_(1, rows, (x[:, columns] * values).to(y.dtype))
         return y if self.bias is None else y.add_(self.bias)
+
+
+def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """One tensor of all; without a copy where there is one."""
+    return parts[0].contiguous() if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _biases(members: Sequence[Int8Linear], dtype: torch.dtype) -> Tensor | None:

@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["PackedRows", "codes_and_scale", "kernel_is_exact", "rounded"]
+__all__ = ["SMALLEST", "STEPS", "PackedRows", "codes_and_scale", "kernel_is_exact", "rounded"]
 
 LARGEST_CODE = 127
 STEPS = {8: 127.0, 16: 127.0 * 257}
 _BIAS = {8: 128, 16: 2**15 + 128}
-_SMALLEST = 1e-30
+SMALLEST = 1e-30
 _FEW_ROWS = 8  # below, one strided copy of the bytes is cheaper than two conversions
 _ELEMENTS = 1 << 22  # of the largest intermediate result
 _LEAST_CHUNK = 64  # tokens: fewer would read the weights too often
@@ -136,7 +136,7 @@ def _constant(value: float) -> Tensor:
 
 def _largest(x: Tensor) -> Tensor:
     """Largest absolute value of each row, never zero."""
-    return x.abs().amax(-1, keepdim=True).clamp_(min=_SMALLEST)
+    return x.abs().amax(-1, keepdim=True).clamp_(min=SMALLEST)
 
 
 def _two_bytes(shifted: Tensor) -> Tensor:

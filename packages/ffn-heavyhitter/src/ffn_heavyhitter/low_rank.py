@@ -35,7 +35,12 @@ from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN
 from ffn_heavyhitter.errors import CompressionError
-from ffn_heavyhitter.feedforward import (CompressedFeedForward, run_neurons, shape_spec, widened,)
+from ffn_heavyhitter.feedforward import (
+    CompressedFeedForward,
+    run_neurons,
+    shape_spec,
+    widened,
+)
 from ffn_heavyhitter.frozen import Spec, spec_dtype
 from ffn_heavyhitter.least_squares import solve, typical_square
 from ffn_heavyhitter.scores import heavy_first, score

@@ -21,7 +21,12 @@ from torch import Tensor, nn
 from ffn_heavyhitter.adapters import FFN
 from ffn_heavyhitter.errors import CompressionError
 from ffn_heavyhitter.feedback import DAMPING, SMALLEST_HALF, Rounded, round_with_feedback
-from ffn_heavyhitter.feedforward import (CompressedFeedForward, run_neurons, shape_spec, widened,)
+from ffn_heavyhitter.feedforward import (
+    CompressedFeedForward,
+    run_neurons,
+    shape_spec,
+    widened,
+)
 from ffn_heavyhitter.frozen import Spec, is_offloaded, spec_dtype
 from ffn_heavyhitter.least_squares import solve, typical_square
 from ffn_heavyhitter.packing import pack, packed_bytes, unpack

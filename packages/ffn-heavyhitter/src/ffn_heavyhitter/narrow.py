@@ -20,7 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN
-from ffn_heavyhitter.feedforward import (CompressedFeedForward, in_dtype, run_neurons, shape_spec,)
+from ffn_heavyhitter.feedforward import (
+    CompressedFeedForward,
+    in_dtype,
+    run_neurons,
+    shape_spec,
+)
 from ffn_heavyhitter.frozen import Spec, spec_dtype
 from ffn_heavyhitter.least_squares import solve, typical_square
 from ffn_heavyhitter.scores import heavy_first, score

@@ -176,9 +176,7 @@ def put_back_dense(model: nn.Module) -> None:
 
 def _original(name: str, module: Int8Rows) -> Any:
     if module.original is None:
-        raise CompressionError(
-            f"{name} was put in by hand; merge restores what compress_model or from_pretrained made"
-        )
+        raise CompressionError(f"{name} was put in by hand; merge restores what compress_model or from_pretrained made")
     return module.original.modules[""]
 
 
@@ -194,9 +192,7 @@ def _rewritten(
     model: Any, treated: set[nn.Module], activation_bits: int, progress: Callable[[str], None] | None
 ) -> tuple[dict[str, Int8Rows], list[list[str]]]:
     """Int8 modules by name, and the names of those that read the same input."""
-    groups = [
-        [name for name in group if model.get_submodule(name) not in treated] for group in _groups_by_input(model)
-    ]
+    groups = [[name for name in group if model.get_submodule(name) not in treated] for group in _groups_by_input(model)]
     embedding_name, embedding = _embedding(model)
     made: dict[str, Int8Rows] = {}
     plain = type(embedding) is nn.Embedding and embedding.max_norm is None and not outlying(embedding.weight).any()
