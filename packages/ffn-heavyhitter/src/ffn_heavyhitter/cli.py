@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     compress.add_argument(
         "--whole",
         action="store_true",
-        help="attention, embedding and head in int8 too; without --method or --plan the FFNs as well, and no TEXT is read",
+        help="attention, embedding, head in int8; FFNs too, reading no TEXT, unless --method or --plan says otherwise",
     )
     compress.add_argument(
         "--activation-bits", type=int, choices=(8, 16), help="with --whole: 16 (default), or 8, faster and less exact"

@@ -12,7 +12,7 @@ kept, with its place, in floating point.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +22,8 @@ from ffn_heavyhitter import native
 from ffn_heavyhitter.adapters import Original
 from ffn_heavyhitter.errors import CompressionError
 from ffn_heavyhitter.frozen import Frozen, is_offloaded, spec_dtype
-from ffn_heavyhitter.native import FEW_TOKENS
 from ffn_heavyhitter.int8_rows import LARGEST_CODE, PackedRows, codes_and_scale, kernel_is_exact, rounded
+from ffn_heavyhitter.native import FEW_TOKENS
 
 __all__ = [
     "Int8Embedding",
@@ -149,9 +149,14 @@ class Int8Linear(Int8Rows):
         """The matrix that codes and outliers stand for."""
         matrix = self.from_codes()
         if self.spec["outliers"]:
-            place = (self.outlier_row.data.long(), self.outlier_column.data.long())
-            matrix[place] = self.outlier_value.data
+            rows, columns, values = self.outliers()
+            matrix[rows, columns] = values
         return matrix.to(dtype)
+
+    def outliers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Row, column and value of each weight that the codes leave out."""
+        row, column, value = (self.get_parameter(f"outlier_{part}").data for part in ("row", "column", "value"))
+        return row.long(), column.long(), value
 
     def from_codes(self) -> Tensor:
         """The matrix without its outliers, in single precision."""
@@ -230,7 +235,7 @@ class SharedInput:
             ready = _Ready(self.members, str(way), dtype)
             if not any(is_offloaded(one) for one in self.members):
                 self._ready[way] = ready
-        y = ready(flat if flat.dtype == dtype else flat.to(dtype))
+        y: Tensor = ready(flat if flat.dtype == dtype else flat.to(dtype))
         wanted = x.dtype
         if wanted != torch.float64 and torch.is_autocast_enabled(x.device.type):
             wanted = torch.get_autocast_dtype(x.device.type)
@@ -247,7 +252,7 @@ class _Ready:
         codes, scale = _side_by_side([codes for codes, _ in found]), _side_by_side([scale for _, scale in found])
         if way == "int8":
             packed = PackedRows(codes, scale)
-            self.product = lambda x: packed.product(x, bits)
+            self.product: Callable[[Tensor], Tensor] = lambda x: packed.product(x, bits)
         elif way == "native":
             self.product = lambda x: native.product(x, codes, scale, bits)
         else:
@@ -283,9 +288,10 @@ def _outliers(members: Sequence[Int8Linear]) -> tuple[Tensor, Tensor, Tensor] | 
     rows, columns, values, first = [], [], [], 0
     for one in members:
         if one.spec["outliers"]:
-            rows.append(one.outlier_row.data.long() + first)
-            columns.append(one.outlier_column.data.long())
-            values.append(one.outlier_value.data)
+            row, column, value = one.outliers()
+            rows.append(row + first)
+            columns.append(column)
+            values.append(value)
         first += one.out_features
     return (torch.cat(rows), torch.cat(columns), torch.cat(values)) if rows else None
 

@@ -76,9 +76,10 @@ class PackedRows:
         return torch.add(y[:count], y[count:], alpha=256).mul_(largest.div_(steps))
 
     def _kernel(self, codes: Tensor) -> Tensor:
-        return _qlinear()(
+        found: Tensor = _qlinear()(
             codes, 1.0, 128, self.packed, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], ""
-        )  # type: ignore[no-any-return]
+        )
+        return found
 
 
 def rounded(x: Tensor, bits: int) -> Tensor:

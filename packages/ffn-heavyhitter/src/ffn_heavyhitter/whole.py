@@ -8,6 +8,7 @@ to a treatment instead, which then spends more or fewer bits on heavy neurons.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -197,7 +198,8 @@ def _rewritten(
     made: dict[str, Int8Rows] = {}
     plain = type(embedding) is nn.Embedding and embedding.max_norm is None and not outlying(embedding.weight).any()
     if embedding_name is not None and plain:
-        made[embedding_name] = _named(embedding_name, lambda: int8_embedding(embedding.weight, embedding.padding_idx))
+        quantise = partial(int8_embedding, embedding.weight, embedding.padding_idx)
+        made[embedding_name] = _named(embedding_name, quantise)
     for name in [name for group in groups for name in group]:
         layer = model.get_submodule(name)
         if progress is not None:
@@ -206,7 +208,7 @@ def _rewritten(
             if embedding_name in made:
                 made[name] = _tied(layer, made[embedding_name], activation_bits)
             continue
-        made[name] = _named(name, lambda layer=layer: int8_linear(matrix(layer), layer.bias, activation_bits))
+        made[name] = _named(name, partial(int8_linear, matrix(layer), layer.bias, activation_bits))
     return made, [kept for group in groups if (kept := [name for name in group if name in made])]
 
 

@@ -123,7 +123,8 @@ def faults(name: str, way: str, folder: Path) -> list[str]:
             raise
         if dtype == torch.float32 and not torch.equal(given, wanted):
             found.append(f"loaded differs by {off(given, wanted):.3g}")
-        if not off(given, wanted) <= 4 * cost[key] + 0.02:
+        slack = 0.06 if way == "whole, 8 bits" else 0.02  # other roundings of the activations weigh as much as these
+        if not off(given, wanted) <= 4 * cost[key] + slack:
             found.append(f"loaded in {key} is off by {off(given, wanted):.3g}, dense by {cost[key]:.3g}")
         for module in (*compressed_ffns(again).values(), *int8_modules(again).values()):
             module.require_finite(key)

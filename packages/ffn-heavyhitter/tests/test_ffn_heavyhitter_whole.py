@@ -1,0 +1,351 @@
+"""Whole models in int8 rows: the product, the layers, files, generation, and who may load them."""
+
+import copy
+import json
+
+import pytest
+import torch
+import transformers
+from ffn_heavyhitter import (
+    CompressionError,
+    MixedBits,
+    UnsupportedArchitectureError,
+    choose_backend,
+    collect,
+    compress,
+    compress_model,
+    merge,
+    native,
+)
+from ffn_heavyhitter.adapters import find_ffns
+from ffn_heavyhitter.cli import main
+from ffn_heavyhitter.errors import StatisticsError
+from ffn_heavyhitter.evaluation import bytes_on_disk
+from ffn_heavyhitter.int8_linear import Int8Linear, SharedInput, int8_linear, int8_modules
+from ffn_heavyhitter.int8_rows import PackedRows, codes_and_scale, kernel_is_exact, rounded
+from ffn_heavyhitter.random_models import FAMILIES, output, tiny, tokens
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles.ffn_int8_rows_by_hand import product
+from oracles.ffn_tiny_architectures import REFUSED, answers, batch, build
+from safetensors.torch import load_file
+
+needs_kernel = pytest.mark.skipif(not kernel_is_exact(), reason="PyTorch has no exact int8 kernel here")
+WAYS = ["dense", pytest.param("int8", marks=needs_kernel), "native"]
+
+
+def _off(found, wanted):
+    return float((found - wanted).norm() / wanted.norm())
+
+
+def _ways(model, way, few=None):
+    for module in int8_modules(model).values():
+        if isinstance(module, Int8Linear):
+            module.shared.use(way, few)
+
+
+def _require(way):
+    if way == "native" and not native.available():
+        pytest.skip("no C compiler here")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    count=st.sampled_from([1, 2, 7, 8, 9, 70]),
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 70),
+    power=st.integers(-20, 20),
+    bits=st.sampled_from([8, 16]),
+)
+def test_every_way_gives_the_product_of_the_rounded_numbers(way, seed, count, rows, columns, power, bits):
+    _require(way)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, columns, generator=generator) * 10.0**power
+    x[0, 0] *= 1000
+    x[-1] *= seed % 2
+    weight = torch.randn(rows, columns, generator=generator)
+    codes, scale = codes_and_scale(weight)
+    layer = int8_linear(weight, None, bits)
+    assert torch.equal(layer.codes.data, codes)
+    wanted = product(x, codes, scale, bits)
+    if way == "native":
+        found = native.product(x, codes, scale, bits)
+    else:
+        layer.shared.use(way)
+        found = layer(x)
+    # a number within rounding of a half step may fall to either side
+    step = x.abs().amax(1, keepdim=True).double() / (127 if bits == 8 else 32639)
+    tolerance = 1e-6 * wanted.abs().max() + 1.01 * step * weight.abs().max()
+    assert ((found - wanted).abs() <= tolerance).all()
+    exact = (found - wanted).abs() <= 2e-6 * (product(x.abs(), codes.abs(), scale, bits)) + 1e-35
+    assert exact.float().mean() > 0.9
+    assert torch.equal(found[x.abs().amax(1) == 0], torch.zeros_like(found[x.abs().amax(1) == 0]))
+
+
+@needs_kernel
+def test_sixteen_bits_keep_what_the_weights_give():
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(64, 200, generator=generator), torch.randn(50, 200, generator=generator)
+    codes, scale = codes_and_scale(weight)
+    packed, wanted = PackedRows(codes, scale), x.double() @ (codes.double() * scale.double()[:, None]).T
+    assert _off(packed.product(x, 16).double(), wanted) < 5e-5
+    assert 1e-3 < _off(packed.product(x, 8).double(), wanted) < 2e-2
+    assert _off(rounded(x, 16), x) < 5e-5
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_not_finite_is_not_made_finite(way):
+    _require(way)
+    layer = int8_linear(torch.randn(5, 40, generator=torch.Generator().manual_seed(0)), None, 16)
+    layer.shared.use("int8" if way == "int8" else "dense", way)
+    for value in (float("nan"), float("inf"), float("-inf")):
+        x = torch.ones(3, 40)
+        x[1, 7] = value
+        found = layer(x)
+        assert torch.isfinite(found[[0, 2]]).all()
+        assert not torch.isfinite(found[1]).any()
+
+
+@pytest.mark.parametrize("place", ["row", "column"])
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e6])
+def test_weights_that_would_drown_their_row_are_kept_beside(place, size):
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(12, 96, generator=generator)
+    (weight[3, 5:6] if place == "row" else weight[:, 5]).mul_(size / weight[:, 5].abs().min())
+    layer = int8_linear(weight, None, 16)
+    assert layer.spec["outliers"] == (1 if place == "row" else 12)
+    x = torch.randn(4, 96, generator=generator)
+    x[:, 5] = 1 / size  # what the others say counts
+    wanted = x.double() @ weight.double().T
+    for way in ("dense", "int8") if kernel_is_exact() else ("dense",):
+        layer.shared.use(way)
+        assert _off(layer(x).double(), wanted) < 0.02, way
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_round_trip_is_bit_identical(family, tmp_path):
+    dense, ids = tiny(family), tokens()
+    model = compress_model(copy.deepcopy(dense))
+    expected = output(model, ids)
+    assert _off(expected, output(dense, ids)) < 0.05
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert torch.equal(output(again, ids), expected)
+    assert {type(module) for module in int8_modules(again).values()} == {
+        type(module) for module in int8_modules(model).values()
+    }
+    again.save_pretrained(tmp_path / "second", max_shard_size="20KB")
+    assert torch.equal(output(type(model).from_pretrained(tmp_path / "second"), ids), expected)
+    merged = merge(again)
+    assert not int8_modules(merged)
+    assert _off(output(merged, ids), expected) < 1e-3
+    merged.save_pretrained(tmp_path / "merged")
+    assert "quantization_config" not in json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert torch.equal(output(type(model).from_pretrained(tmp_path / "merged"), ids), output(merged, ids))
+
+
+@pytest.mark.parametrize("name", ["llama-tied", "bert-masked", "gpt2"])
+def test_a_tied_head_shares_the_embeddings_rows(name, tmp_path):
+    dense = build(name)
+    model = compress_model(copy.deepcopy(dense))
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    assert head.source is embedding
+    model.save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    assert sum(tensor.numel() == 97 * 32 and tensor.dtype == torch.int8 for tensor in stored.values()) == 1
+    assert bytes_on_disk(tmp_path) < 0.45 * sum(4 * p.numel() for p in dense.parameters()) + 20_000
+    inputs = batch(model)
+    again = type(model).from_pretrained(tmp_path)
+    assert torch.equal(answers(again, inputs), answers(model, inputs))
+    merged = merge(again)
+    assert merged.get_output_embeddings().weight is merged.get_input_embeddings().weight
+
+
+def test_layers_that_read_one_input_run_once_and_never_take_anothers_output():
+    model = compress_model(tiny("llama"))
+    attention = model.model.layers[0].self_attn
+    shared = attention.q_proj.shared
+    assert shared.members == [attention.q_proj, attention.k_proj, attention.v_proj]
+    runs = []
+    real, shared.run = shared.run, lambda x: runs.append(x) or real(x)
+    x, other = torch.randn(1, 5, 32), torch.randn(1, 5, 32)
+    alone = [SharedInput([one]).run(x) for one in shared.members]
+    with torch.no_grad():
+        assert all(torch.equal(one(x), want) for one, want in zip(shared.members, alone, strict=True))
+        assert len(runs) == 1
+        assert shared._held is None
+        attention.q_proj(x)
+        assert torch.equal(attention.k_proj(other), SharedInput([attention.k_proj]).run(other))
+        attention.q_proj(x)
+        x.mul_(2)  # the same tensor, other numbers
+        assert torch.equal(attention.k_proj(x), SharedInput([attention.k_proj]).run(x))
+        assert torch.equal(attention.k_proj(x), attention.k_proj(x))
+
+
+@pytest.mark.parametrize("name", ["llama-tied", "qwen2", "gemma3", "gpt2", "opt"])
+def test_generation_with_and_without_a_cache(name):
+    model = compress_model(build(name))
+    ids = tokens(2, 9)
+    mask = torch.ones_like(ids)
+    mask[0, :3] = 0
+    options = {"max_new_tokens": 8, "do_sample": False, "attention_mask": mask, "pad_token_id": 0, "eos_token_id": None}
+    cached = model.generate(ids, **options)
+    assert cached.shape == (2, 17)
+    assert torch.equal(cached, model.generate(ids, use_cache=False, **options))
+    alone = model.generate(ids[:1, 3:], **{**options, "attention_mask": None})
+    if name not in ("gpt2", "opt"):  # positions of padded rows are counted otherwise there
+        assert torch.equal(cached[0, 9:], alone[0, 6:])
+
+
+def test_padding_changes_nothing():
+    model, ids = compress_model(tiny("bert")), tokens(3, 12)
+    padded = torch.cat([ids, torch.zeros(3, 5, dtype=torch.long)], 1)
+    mask = (torch.arange(17) < 12).long().expand(3, 17)
+    with torch.no_grad():
+        wanted = model(input_ids=ids).last_hidden_state
+        found = model(input_ids=padded, attention_mask=mask).last_hidden_state[:, :12]
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_dtypes_loaded_cast_and_under_autocast(dtype, tmp_path):
+    ids = tokens()
+    model = compress_model(tiny("llama"))
+    wanted = output(model, ids)
+    model.save_pretrained(tmp_path)
+    loaded, cast = type(model).from_pretrained(tmp_path, dtype=dtype), copy.deepcopy(model).to(dtype)
+    made = compress_model(tiny("llama", dtype=dtype))
+    for one in (loaded, cast, made):
+        assert one.dtype == output(one, ids).dtype == dtype
+        assert all(module.scale.dtype == torch.float32 for module in int8_modules(one).values())
+        assert _off(output(one, ids).double(), wanted.double()) < 0.05
+        _ways(one, "dense")
+        assert _off(output(one, ids).double(), wanted.double()) < 0.05
+    if dtype != torch.float64:
+        with torch.autocast("cpu", dtype=dtype):
+            assert _off(output(model, ids).float(), wanted) < 0.05
+
+
+def test_gradients_flow_through_int8_layers():
+    dense = tiny("bert")
+    model = compress_model(copy.deepcopy(dense))
+
+    def gradient(of):
+        read = torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        found = of(inputs_embeds=read)[0]
+        (found * torch.linspace(-1, 1, found.numel()).view_as(found)).sum().backward()
+        return read.grad
+
+    assert _off(gradient(model), gradient(dense)) < 0.1
+
+
+def test_ffns_may_go_to_a_treatment(tmp_path):
+    dense, ids = tiny("llama"), tokens()
+    statistics = collect(dense, [{"input_ids": ids}], moments=True)
+    ways = {"all": MixedBits(heavy=16, heavy_bits=8, light_bits=6, group_size=32)}
+    ways["one"] = {find_ffns(dense)[0].name: ways["all"]}
+    for name, way in ways.items():
+        model = compress_model(copy.deepcopy(dense), ffn=way, statistics=statistics)
+        expected = output(model, ids)
+        assert _off(expected, output(dense, ids)) < 0.1
+        model.save_pretrained(tmp_path / name)
+        again = type(model).from_pretrained(tmp_path / name)
+        assert torch.equal(output(again, ids), expected)
+        assert _off(output(merge(again), ids), expected) < 1e-3
+    with pytest.raises(StatisticsError, match="ffn treatments need statistics"):
+        compress_model(copy.deepcopy(dense), ffn=ways["all"])
+
+
+def test_a_body_and_another_head_load(tmp_path):
+    model = compress_model(build("llama-tied"))
+    model.save_pretrained(tmp_path)
+    inputs = batch(model)
+    body = transformers.AutoModel.from_pretrained(tmp_path)
+    assert torch.equal(answers(body, inputs), answers(model.model, inputs))
+    other = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=3)
+    assert torch.equal(answers(other.model, inputs), answers(body, inputs))
+    assert type(other.score) is torch.nn.Linear
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_adapter_knows_is_refused_by_name(name):
+    with pytest.raises(UnsupportedArchitectureError, match=REFUSED[name][3]):
+        compress_model(build(name))
+
+
+def test_bad_input_changes_nothing():
+    dense = tiny("llama")
+    with pytest.raises(ValueError, match="activation_bits=4 must be 16 or 8"):
+        compress_model(dense, activation_bits=4)
+    with pytest.raises(CompressionError, match="training mode"):
+        compress_model(tiny("llama").train())
+    with torch.no_grad():
+        dense.model.layers[1].self_attn.o_proj.weight[0, 0] = torch.nan
+    with pytest.raises(CompressionError, match=r"model.layers.1.self_attn.o_proj: a weight is not finite"):
+        compress_model(dense)
+    assert not int8_modules(dense)
+    model = compress_model(tiny("llama"))
+    for again in (compress_model, lambda m: compress(m, MixedBits(), None)):
+        with pytest.raises(CompressionError, match="already compressed"):
+            again(model)
+
+
+@pytest.mark.parametrize("lost", ["model.layers.0.self_attn.q_proj.codes", "model.embed_tokens.scale"])
+def test_a_folder_that_lacks_a_tensor_is_refused(lost, tmp_path):
+    from safetensors.torch import save_file
+
+    compress_model(tiny("llama")).save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    del stored[lost]
+    save_file(stored, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CompressionError, match=rf"{lost} of shape .* is not among"):
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+def test_the_backend_is_chosen_for_all():
+    model, ids = compress_model(tiny("llama")), tokens(1, 4)
+    before = output(model, ids)
+    choice = choose_backend(model, tokens=(1, 16), repeat=2)
+    layers = [module for module in int8_modules(model).values() if isinstance(module, Int8Linear)]
+    assert {(one.shared.backend, one.shared.few) for one in layers} == {(choice.backend, choice.few)}
+    assert choice.backend in ("int8", "dense")
+    assert set(choice.speedup) == {1, 16}
+    for way in ("dense", *(["native"] if native.available() else [])):
+        _ways(model, "dense", way)
+        assert _off(output(model, ids), before) < 1e-3
+
+
+def test_no_compiler_no_native_way(monkeypatch, tmp_path):
+    monkeypatch.setattr(native.shutil, "which", lambda name: None)
+    assert native._built() is None
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    broken = tmp_path / "few_rows.c"
+    broken.write_text("int few_rows(")
+    monkeypatch.setattr(native, "_SOURCE", broken)
+    assert native._built() is None
+    assert not list((tmp_path / "ffn-heavyhitter").glob("*.so"))
+
+
+def test_the_command_writes_whole_models(tmp_path, capsys):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    dense = tiny("llama")
+    dense.save_pretrained(tmp_path / "model")
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(97)}, unk_token="w0"))
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(tmp_path / "model")
+    model, small = str(tmp_path / "model"), str(tmp_path / "small")
+    assert main(["compress", model, "--whole", "--activation-bits", "8", "--out", small]) == 0
+    assert "bytes on disk, -" in capsys.readouterr().out
+    again = transformers.AutoModelForCausalLM.from_pretrained(small)
+    assert again.config.quantization_config.whole["activation_bits"] == 8
+    for wrong, said in (
+        (["--activation-bits", "8"], "--activation-bits 8 is for --whole"),
+        (["--whole", "--heavy", "16"], "--heavy needs --method or --plan beside --whole"),
+    ):
+        assert main(["compress", model, *wrong, "--out", str(tmp_path / "none")]) == 3
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
