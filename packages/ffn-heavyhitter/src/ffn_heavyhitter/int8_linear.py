@@ -210,14 +210,14 @@ class SharedInput:
         version = -1 if x.is_inference() else x._version
         held = self._held
         if held is not None and held[0] is x and held[1] == version:
-            found = held[2].pop(member, None)
+            waiting = held[2].pop(member, None)
             if not held[2]:
                 self._held = None
-            if found is not None:
-                return found
+            if waiting is not None:
+                return waiting
         sizes = [one.out_features for one in self.members]
         outputs = dict(zip(self.members, self.run(x).split(sizes, -1), strict=True))
-        found = outputs.pop(member)
+        found: Tensor = outputs.pop(member)
         self._held = (x, version, outputs)
         return found
 
