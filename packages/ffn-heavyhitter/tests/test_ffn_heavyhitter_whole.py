@@ -304,6 +304,47 @@ def test_a_folder_that_lacks_a_tensor_is_refused(lost, tmp_path):
         transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda whole: whole.update(activation_bits=4), "whole.activation_bits=4 must be 16 or 8"),
+        (lambda whole: whole.pop("inputs"), "whole.inputs=None of the compressed model must be a list"),
+        (lambda whole: whole.update(tied=[]), r"whole.tied=\[\] of the compressed model must be a dict"),
+        (lambda whole: whole.update(more=1), r"whole has unknown fields \['more'\]"),
+        (lambda whole: whole.clear(), "whole.activation_bits=None"),
+        (lambda whole: whole.update(outliers={"lm_head": 2}), "lm_head.outlier_row of shape .* is not among"),
+    ],
+)
+def test_bad_configs_are_named(change, said, tmp_path):
+    model = compress_model(tiny("llama"))
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    change(config["quantization_config"]["ffn_heavyhitter"]["whole"])
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CompressionError, match=said):
+        type(model).from_pretrained(tmp_path)
+
+
+def test_what_is_offloaded_to_disk_is_refused(tmp_path):
+    model = compress_model(tiny("llama"))
+    model.save_pretrained(tmp_path / "model")
+    places = {"model.layers.0": "disk", "model.layers.1": "cpu", "model.embed_tokens": "cpu", "model.norm": "cpu"}
+    places |= {"lm_head": "cpu", "model.rotary_emb": "cpu"}
+    with pytest.raises(CompressionError, match="leave device_map out"):
+        type(model).from_pretrained(tmp_path / "model", device_map=places, offload_folder=tmp_path / "offload")
+
+
+def test_many_threads_may_ask_at_once():
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = compress_model(tiny("llama"))
+    given = [tokens(seed=seed) for seed in range(6)]
+    wanted = [output(model, ids) for ids in given]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda i: output(model, given[i % 6]), range(48)))
+    assert all(torch.equal(one, wanted[i % 6]) for i, one in enumerate(found))
+
+
 def test_the_backend_is_chosen_for_all():
     model, ids = compress_model(tiny("llama")), tokens(1, 4)
     before = output(model, ids)

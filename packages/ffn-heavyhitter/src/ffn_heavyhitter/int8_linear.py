@@ -207,6 +207,10 @@ class SharedInput:
         """The output of one member; those of the others are held until they ask with the same tensor."""
         if len(self.members) == 1:
             return self.run(x)
+        if not self._ready and is_offloaded(member):  # the weights of one member are here, those of the others not
+            alone = SharedInput([member])
+            alone.backend, alone.few = self.backend, self.few
+            return alone.run(x)
         version = -1 if x.is_inference() else x._version
         held = self._held
         if held is not None and held[0] is x and held[1] == version:

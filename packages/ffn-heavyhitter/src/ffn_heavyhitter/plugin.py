@@ -30,7 +30,7 @@ from ffn_heavyhitter.adapters import FFN, find_ffns
 from ffn_heavyhitter.errors import CompressionError
 from ffn_heavyhitter.feedforward import build, compressed_ffns
 from ffn_heavyhitter.int8_linear import int8_modules
-from ffn_heavyhitter.whole import describe, put_empty
+from ffn_heavyhitter.whole import describe, put_empty, require_description
 
 __all__ = ["METHOD", "FFNHeavyHitterConfig", "FFNHeavyHitterQuantizer"]
 
@@ -68,6 +68,8 @@ class FFNHeavyHitterConfig(QuantizationConfigMixin):
             raise CompressionError(
                 f"schema={schema} of the compressed model is unknown; this version reads {', '.join(map(str, _READ))}"
             )
+        if whole is not None:
+            require_description(whole)
         self.quant_method: Any = METHOD
         self.layers = layers or {}
         self.whole = whole
@@ -109,11 +111,17 @@ class FFNHeavyHitterQuantizer(HfQuantizer):
     quantization_config: FFNHeavyHitterConfig
 
     def validate_environment(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse to compress on the fly."""
+        """Refuse to compress on the fly, and to offload int8 layers, which tie and share their tensors, to disk."""
         if not self.pre_quantized:
             raise CompressionError(
                 "from_pretrained cannot compress, as that needs calibration tokens; load the dense model and call "
                 "ffn_heavyhitter.compress(model, treatment, statistics)"
+            )
+        places = kwargs.get("device_map")
+        if self.quantization_config.whole is not None and isinstance(places, dict) and "disk" in places.values():
+            raise CompressionError(
+                "device_map puts parts of a whole model in int8 on disk, where they cannot be shared; it takes a "
+                "quarter of the dense model's memory: leave device_map out"
             )
 
     def _process_model_before_weight_loading(

@@ -32,7 +32,7 @@ from ffn_heavyhitter.probe import checked, first_output, sample_inputs
 from ffn_heavyhitter.statistics import Statistics
 from ffn_heavyhitter.validation import require_eval
 
-__all__ = ["compress_model", "describe", "put_back_dense", "put_empty"]
+__all__ = ["compress_model", "describe", "put_back_dense", "put_empty", "require_description"]
 
 Model = TypeVar("Model", bound=nn.Module)
 Description = dict[str, Any]
@@ -125,6 +125,28 @@ def describe(model: nn.Module) -> Description | None:
         "tied": {names[one]: names[one.source] for one in linear if one.source is not None},
         "outliers": {names[one]: one.spec["outliers"] for one in linear if one.spec["outliers"]},
     }
+
+
+def require_description(found: Any) -> None:
+    """Refuse what ``describe`` did not write.
+
+    Raises
+    ------
+    CompressionError
+        Names the field.
+    """
+    kinds = {"activation_bits": int, "inputs": list, "embeddings": list, "tied": dict, "outliers": dict}
+    if not isinstance(found, dict):
+        raise CompressionError(f"whole={found!r} of the compressed model must be a mapping of {', '.join(kinds)}")
+    for name, kind in kinds.items():
+        if not isinstance(found.get(name), kind):
+            raise CompressionError(
+                f"whole.{name}={found.get(name)!r} of the compressed model must be a {kind.__name__}"
+            )
+    if found.keys() != kinds.keys():
+        raise CompressionError(f"whole has unknown fields {sorted(found.keys() - kinds.keys())}")
+    if found["activation_bits"] not in STEPS:
+        raise CompressionError(f"whole.activation_bits={found['activation_bits']!r} must be 16 or 8")
 
 
 def put_empty(model: Any, description: Description, dtype: torch.dtype, rename: Callable[[str], str]) -> None:
