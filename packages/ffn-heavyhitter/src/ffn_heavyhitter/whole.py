@@ -81,7 +81,7 @@ def compress_model(
     >>> model = tiny("llama")
     >>> before = output(model, tokens())
     >>> after = output(compress_model(model), tokens())
-    >>> float((after - before).norm() / before.norm()) < 0.02
+    >>> float((after - before).norm() / before.norm()) < 0.05
     True
     """
     if activation_bits not in STEPS:
