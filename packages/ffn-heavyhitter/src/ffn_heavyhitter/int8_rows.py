@@ -86,7 +86,8 @@ def rounded(x: Tensor, bits: int) -> Tensor:
     """The values that the kernel's bytes stand for, shape of x, in single precision at the least."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     largest = _largest(x)
-    return (x * (STEPS[bits] / largest)).round_().mul_(largest / STEPS[bits])
+    steps = largest.new_tensor(STEPS[bits])  # a Python number over a tensor is a product with the reciprocal
+    return (x * (steps / largest)).round_().mul_(largest / steps)
 
 
 def codes_and_scale(matrix: Tensor) -> tuple[Tensor, Tensor]:
