@@ -51,23 +51,16 @@ def product(x: Tensor, codes: Tensor, scale: Tensor, bits: int) -> Tensor:
     """
     function = _function()
     assert function is not None
+    return _run(function, x, codes, scale, bits)
+
+
+def _run(function: Any, x: Tensor, codes: Tensor, scale: Tensor, bits: int) -> Tensor:
     x = x.contiguous()
     count, columns = x.shape
-    rows = len(codes)
-    y = torch.empty(count, rows)
-    short = function(
-        x.data_ptr(),
-        codes.data_ptr(),
-        scale.data_ptr(),
-        y.data_ptr(),
-        count,
-        rows,
-        columns,
-        STEPS[bits],
-        SMALLEST,
-        torch.get_num_threads(),
-    )
-    if short:
+    y = torch.empty(count, len(codes))
+    pointers = [tensor.data_ptr() for tensor in (x, codes, scale, y)]
+    sizes = (count, len(codes), columns)
+    if function(*pointers, *sizes, STEPS[bits], SMALLEST, torch.get_num_threads()):
         raise MemoryError(f"no memory for {count} x {columns} activations")
     return y
 
@@ -85,7 +78,21 @@ def _function() -> Any:
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     found.argtypes = [pointer] * 4 + [size] * 3 + [number] * 2 + [ctypes.c_int]
     found.restype = ctypes.c_int
-    return found
+    return found if _is_exact(found) else None
+
+
+def _is_exact(function: Any) -> bool:
+    """Whether the largest numbers and drawn ones give their exact sums."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(-127, 128, (37, 1100), generator=generator, dtype=torch.int8)
+    for codes in (drawn, torch.full((3, 9000), 127, dtype=torch.int8)):
+        x = torch.randint(-1, 2, (2, codes.shape[1]), generator=generator).float()
+        x[0] = 1
+        wanted = x.double() @ codes.double().T
+        found = _run(function, x, codes, torch.ones(len(codes)), 16)
+        if not torch.allclose(found.double(), wanted, rtol=1e-6, atol=1e-3):
+            return False
+    return True
 
 
 def _built() -> Path | None:
