@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from encoders import contenders, embed, similarities
-from ffn_heavyhitter import compress_model
+from ffn_heavyhitter import MixedBits, collect, compress_model
 from ffn_heavyhitter.evaluation import bytes_on_disk, perplexity_ratio, window_nll
 from ffn_heavyhitter.models import load_causal_model, load_tokenizer
 from ffn_heavyhitter.text import detokenise, token_windows
@@ -26,7 +26,13 @@ from scipy.stats import spearmanr
 from sts import pairs
 
 LENGTH = 512
+CALIBRATION_WINDOWS = 16
+MIXED = {
+    "25 % heavy neurons at 8 bits, light at 4": MixedBits(heavy=0.25, heavy_bits=8, light_bits=4),
+    "25 % random neurons at 8 bits, others at 4": MixedBits(heavy=0.25, heavy_bits=8, light_bits=4, score="random"),
+}
 NEW_TOKENS = 40
+PARTS = ("perplexity", "greedy", "mixed", "encoder")
 SOURCES = (
     "argparse",
     "asyncio.base_events",
@@ -104,6 +110,15 @@ def greedy_texts(dense, ours, tokenizer) -> None:
     print(f"greedy text of {NEW_TOKENS} tokens: {same} of {len(PROMPTS)} the same; largest gap {largest:.3f} nats")
 
 
+def mixed(dense, tokenizer, windows: dict[str, torch.Tensor]) -> None:
+    """Fewer bits for the FFNs of a whole model, by heavy neurons and by random ones; calibrated on WikiText-2 valid."""
+    text = detokenise(datasets.load("wikitext2", split="valid").text)
+    ids = token_windows(tokenizer, text, tokens=CALIBRATION_WINDOWS * LENGTH, length=LENGTH)
+    statistics = collect(dense, [{"input_ids": window[None]} for window in ids], moments=True)
+    models = {label: _reloaded(dense, 16, label, ffn=way, statistics=statistics) for label, way in MIXED.items()}
+    perplexities(dense, models, windows)
+
+
 def encoder(name: str) -> None:
     rows = list(pairs("dev"))
     human = [row[0] for row in rows]
@@ -130,26 +145,30 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--encoder", default="minilm")
     parser.add_argument("--windows", type=int, default=32, help="of each text")
-    parser.add_argument("--parts", nargs="+", default=["perplexity", "greedy", "encoder"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if set(arguments.parts) & {"perplexity", "greedy"}:
+    if set(arguments.parts) != {"encoder"}:
         dense, tokenizer = load_causal_model(arguments.model), load_tokenizer(arguments.model)
-        whole = {f"{bits}-bit activations": _reloaded(dense, bits) for bits in (16, 8)}
+        windows = texts(tokenizer, arguments.windows)
+    if set(arguments.parts) & {"perplexity", "greedy"}:
+        whole = {f"{bits}-bit activations": _reloaded(dense, bits, f"{bits}-bit activations") for bits in (16, 8)}
         if "perplexity" in arguments.parts:
-            perplexities(dense, whole, texts(tokenizer, arguments.windows))
+            perplexities(dense, whole, windows)
         if "greedy" in arguments.parts:
             greedy_texts(dense, whole["16-bit activations"], tokenizer)
+    if "mixed" in arguments.parts:
+        mixed(dense, tokenizer, windows)
     if "encoder" in arguments.parts:
         encoder(arguments.encoder)
     print(Machine.here("ffn-heavyhitter", "torch", "transformers", "onnxruntime"))
 
 
-def _reloaded(dense, bits: int):
+def _reloaded(dense, bits: int, label: str, **options):
     """Through the disk, as a user has it."""
     with tempfile.TemporaryDirectory() as folder:
-        compress_model(copy.deepcopy(dense), activation_bits=bits).save_pretrained(folder)
-        print(f"{bits}-bit activations: {bytes_on_disk(folder)} bytes on disk", flush=True)
+        compress_model(copy.deepcopy(dense), activation_bits=bits, **options).save_pretrained(folder)
+        print(f"{label}: {bytes_on_disk(folder)} bytes on disk", flush=True)
         return load_causal_model(folder)
 
 
