@@ -81,6 +81,21 @@ def test_every_way_gives_the_product_of_the_rounded_numbers(way, seed, count, ro
     assert torch.equal(found[x.abs().amax(1) == 0], torch.zeros_like(found[x.abs().amax(1) == 0]))
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("count", [1, 5, 20])
+def test_inputs_of_any_layout(way, count):
+    _require(way)
+    generator = torch.Generator().manual_seed(0)
+    layer = int8_linear(torch.randn(6, 24, generator=generator), torch.nn.Parameter(torch.randn(6)), 16)
+    layer.shared.use("int8" if kernel_is_exact() else "dense", way)
+    wide = torch.randn(24, 2 * count, generator=generator)
+    with torch.no_grad():
+        for x in (wide.T[:count], wide.T[::2], wide.T[None, :count], wide.reshape(2 * count, 24)[:, None]):
+            wanted = torch.nn.functional.linear(x.double(), layer.dense(torch.float64), layer.bias.double())
+            assert _off(layer(x).double(), wanted) < 1e-4
+        assert layer(torch.empty(0, 24)).shape == (0, 6)
+
+
 @needs_kernel
 def test_sixteen_bits_keep_what_the_weights_give():
     generator = torch.Generator().manual_seed(0)

@@ -229,7 +229,7 @@ class SharedInput:
         """Outputs of all members side by side, in the dtype that a linear layer would give."""
         if self.backend is None:
             self.use("int8" if kernel_is_exact() else "dense")
-        flat = x.reshape(-1, x.shape[-1])
+        flat = x.reshape(-1, x.shape[-1]).contiguous()
         way = self.few if len(flat) < FEW_TOKENS else self.backend
         if x.device.type != "cpu":
             way = "dense"
@@ -243,7 +243,7 @@ class SharedInput:
         wanted = x.dtype
         if wanted != torch.float64 and torch.is_autocast_enabled(x.device.type):
             wanted = torch.get_autocast_dtype(x.device.type)
-        return (y if y.dtype == wanted else y.to(wanted)).view(*x.shape[:-1], -1)
+        return (y if y.dtype == wanted else y.to(wanted)).view(*x.shape[:-1], y.shape[-1])
 
 
 class _Ready:
