@@ -402,3 +402,249 @@ def test_the_command_writes_whole_models(tmp_path, capsys):
         assert main(["compress", model, *wrong, "--out", str(tmp_path / "none")]) == 3
         assert said in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def _layer(way, rows=6, columns=24):
+    _require(way)
+    torch.manual_seed(0)
+    layer = int8_linear(torch.randn(rows, columns), torch.nn.Parameter(torch.randn(rows)), 16)
+    layer.shared.use("int8" if kernel_is_exact() else "dense", way)
+    return layer
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize(
+    "write",
+    [lambda x: x.mul_(2), lambda x: x.data.mul_(2), lambda x: x.numpy().__imul__(2), lambda x: x.copy_(x.flip(1))],
+)
+@pytest.mark.parametrize("count", [3, 300])
+def test_an_input_written_over_between_siblings_is_read_anew(way, mode, write, count):
+    first, second = _layer(way), _layer(way)
+    first.shared = second.shared = shared = SharedInput([first, second])
+    shared.use("int8" if kernel_is_exact() else "dense", way)
+    with mode():
+        x = torch.randn(count, 24)
+        first(x)
+        write(x)
+        assert torch.equal(second(x), first(x.clone()) * 0 + second(x.clone()))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("x", [torch.ones(2, 12), torch.ones(2, 25), torch.ones(2, 24).long(), torch.ones(2, 24) * 1j])
+def test_inputs_of_other_widths_and_kinds_are_refused(way, x):
+    with torch.no_grad(), pytest.raises(CompressionError, match="must end in 24 features and be real floating"):
+        _layer(way)(x)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["bias", "scale", "codes"])
+@pytest.mark.parametrize("kind", ["written", "replaced", "assigned", "loaded"])
+def test_tensors_that_change_are_read_anew(way, name, kind):
+    layer, x = _layer(way), torch.randn(3, 24)
+    new = {key: value.clone() for key, value in layer.state_dict().items()}
+    new[name] = -new[name] if name == "codes" else new[name] + 1
+    with torch.no_grad():
+        layer(x)
+        if kind == "written":
+            getattr(layer, name).copy_(new[name])
+        elif kind == "replaced":
+            setattr(layer, name, torch.nn.Parameter(new[name], requires_grad=False))
+        else:
+            layer.load_state_dict(new, assign=kind == "assigned")
+        wanted = torch.nn.functional.linear(x, layer.dense(torch.float32), layer.bias)
+        assert _off(layer(x), wanted) < 1e-4
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_state_of_another_dtype_is_cast_or_refused(way):
+    layer, x = _layer(way), torch.randn(3, 24)
+    with torch.no_grad():
+        wanted, state = layer(x), layer.state_dict()
+        layer.load_state_dict({**state, "scale": state["scale"].double()}, assign=True)
+        assert torch.equal(layer(x), wanted)
+        layer.load_state_dict({**state, "codes": state["codes"].half()}, assign=True)
+        with pytest.raises(CompressionError, match=r"codes are torch\.float16"):
+            layer(x)
+
+
+def test_a_bias_that_learns_has_a_gradient():
+    layer = _layer("dense")
+    layer(torch.ones(2, 24)).sum().backward()
+    assert torch.equal(layer.bias.grad, torch.full((6,), 2.0))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("record", ["trace", "export"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_recorded_calls_compute(way, record):
+    layer, x, other = _layer(way), torch.randn(3, 24), torch.randn(3, 24)
+    with torch.no_grad():
+        if record == "trace":
+            found = torch.jit.trace(layer, (x,), check_trace=False)
+        else:
+            found = torch.export.export(layer, (x,)).module()
+        assert _off(found(other), layer(other)) < 1e-4
+
+
+def test_ways_of_another_machine_are_left(monkeypatch):
+    layer, x = _layer("dense"), torch.randn(3, 24)
+    with torch.no_grad():
+        wanted = layer(x)
+        monkeypatch.setattr("ffn_heavyhitter.int8_linear.kernel_is_exact", lambda: False)
+        monkeypatch.setattr(native, "available", lambda: False)
+        layer.shared.use("int8", "native")
+        assert torch.equal(layer(x), wanted)
+
+
+@pytest.mark.parametrize("ids", [[-1], [97], [-100, 3], [True], [1.0]])
+def test_the_embedding_refuses_what_a_dense_one_does(ids):
+    dense = tiny("llama")
+    embedding = compress_model(copy.deepcopy(dense)).get_input_embeddings()
+    for one in (dense.get_input_embeddings(), embedding):
+        with pytest.raises((IndexError, RuntimeError)):
+            one(torch.tensor(ids))
+
+
+def test_hooks_are_not_lost_in_silence():
+    dense = tiny("llama")
+    handle = dense.model.layers[0].self_attn.o_proj.register_forward_hook(lambda layer, given, found: found * 3)
+    with pytest.raises(CompressionError, match=r"self_attn\.o_proj has hooks"):
+        compress_model(dense)
+    handle.remove()
+    compress_model(dense)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda whole: whole["inputs"].append([1]), "names, each once"),
+        (lambda whole: whole["inputs"].append("lm_head"), "a list of lists"),
+        (lambda whole: whole["inputs"].append(whole["inputs"][0]), "names, each once"),
+        (lambda whole: whole["inputs"].append(["model.norm"]), "model.norm, which is a LlamaRMSNorm"),
+        (
+            lambda whole: whole.update(inputs=[[name for group in whole["inputs"] for name in group]]),
+            "inputs of different widths",
+        ),
+        (lambda whole: whole["embeddings"].append("model.norm"), "model.norm, which is a LlamaRMSNorm"),
+        (lambda whole: whole.update(tied={"lm_head": "none"}), "no layer and embedding"),
+        (lambda whole: whole.update(tied={"lm_head": "model.embed_tokens"}), "lm_head.codes, which nothing reads"),
+        (lambda whole: whole.update(outliers={}), "outlier_column, which nothing reads"),
+        *(
+            (lambda whole, count=count: whole.update(outliers={"lm_head": count}), "a layer and how many it has")
+            for count in (-2, 0, 1.5, "2", True)
+        ),
+    ],
+)
+def test_configs_changed_by_hand_are_named(change, said, tmp_path):
+    model = tiny("llama")
+    with torch.no_grad():
+        model.model.layers[0].self_attn.q_proj.weight[3, 5] = 1e4
+    compress_model(model).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    change(config["quantization_config"]["ffn_heavyhitter"]["whole"])
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CompressionError, match=said):
+        type(model).from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("scale", -1.0, "scale is negative"),
+        ("scale", float("nan"), "scale is not finite"),
+        ("outlier_row", -1, "outlier_row is outside"),
+        ("outlier_column", 32, "outlier_column is outside"),
+    ],
+)
+def test_damaged_tensors_are_named(key, value, said, tmp_path):
+    from safetensors.torch import save_file
+
+    model = tiny("llama")
+    with torch.no_grad():
+        model.model.layers[0].self_attn.q_proj.weight[3, 5] = 1e4
+    compress_model(model).save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    stored[f"model.layers.0.self_attn.q_proj.{key}"][0] = value
+    save_file(stored, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CompressionError, match=f"q_proj.{said}"):
+        type(model).from_pretrained(tmp_path)
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    if native._built() is None:
+        pytest.skip("no C compiler here")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a b"))
+    return tmp_path / "a b" / "ffn-heavyhitter"
+
+
+def test_a_damaged_library_is_built_anew(cache):
+    library = native._built()
+    whole = library.read_bytes()
+    for damaged in (whole[:6000], b"", whole[:9000] + bytes(8) + whole[9008:]):
+        library.write_bytes(damaged)
+        found = native._built()
+        assert found == library
+        assert native._is_whole(found, found.with_suffix(".sha256"))
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "geteuid"), reason="permissions of POSIX")
+def test_a_cache_that_others_may_write_is_not_used(cache, monkeypatch):
+    library = native._built()
+    for path in (cache, library):
+        for more in (0o020, 0o002):
+            before = path.stat().st_mode
+            path.chmod(before | more)
+            assert native._built() is None
+            path.chmod(before)
+    assert native._built() == library
+    monkeypatch.setattr(native.os, "geteuid", lambda: 12345678)
+    assert native._built() is None
+
+
+@pytest.mark.parametrize("given", ["", "relative"])
+def test_nothing_is_loaded_from_the_working_folder(given, cache, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", given)
+    assert native._built().is_relative_to(tmp_path / "home" / ".cache")
+    assert not (tmp_path / "ffn-heavyhitter").exists()
+    assert not (tmp_path / "relative").exists()
+
+
+def test_a_compiler_that_hangs_is_ended_with_what_it_started(cache, monkeypatch, tmp_path):
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    compiler = folder / "cc"
+    compiler.write_text("#!/bin/sh\nsleep 600\ntrue\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setattr(native, "_SECONDS", 0.5)
+    assert native._built() is None
+    compiler.write_text("#!/bin/sh\nexit 0\n")
+    assert native._built() is None
+    assert not [*cache.iterdir()]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("back[t];", "back[t] * 1.0001f;"),
+        ("y[t * rows + n] = scale[n] *", "y[t * rows + n] = scale[0] *"),
+        ("rintf(row[k] * forth)", "(row[k] * forth)"),
+        ("largest / steps : NAN", "largest / steps : 0"),
+        ("float forth = steps / largest", "float forth = (steps = 32639) / largest"),
+    ],
+)
+def test_a_library_of_wrong_sums_is_not_used(wrong, cache, monkeypatch, tmp_path):
+    source = native._SOURCE.read_text()
+    assert wrong[0] in source
+    changed = tmp_path / "few_rows.c"
+    changed.write_text(source.replace(*wrong))
+    monkeypatch.setattr(native, "_SOURCE", changed)
+    native._function.cache_clear()
+    try:
+        assert native._function() is None
+    finally:
+        native._function.cache_clear()

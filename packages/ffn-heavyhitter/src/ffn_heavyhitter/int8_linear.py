@@ -13,6 +13,7 @@ kept, with its place, in floating point.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
@@ -37,6 +38,9 @@ __all__ = [
 ]
 
 OUTLYING = 16  # times the largest weight of its row that is not among the largest few
+_MANY = 1 << 12
+_version = attrgetter("_version")
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch 2.6 lacks it
 _FEW = 64  # one weight in so many may be an outlier
 
 
@@ -80,6 +84,10 @@ class Int8Rows(Frozen):
         largest = torch.finfo(self.dtype).max
         if self.spec.get("tied") or self.scale.is_meta or not self.scale.numel():
             return
+        if (self.scale < 0).any():
+            raise CompressionError(
+                f"{name}.scale is negative somewhere; the folder is damaged: compress the model again"
+            )
         if float(self.scale.detach().abs().max()) * LARGEST_CODE > largest:
             raise CompressionError(
                 f"{name}.codes hold weights beyond {self.spec['dtype']} (largest value {largest:.4g}); load the model "
@@ -97,7 +105,8 @@ class Int8Embedding(Int8Rows):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Rows of the matrix, shape (*ids.shape, columns)."""
-        return (self.codes[ids] * self.scale[ids].unsqueeze(-1)).to(self.dtype)
+        codes, scale = (nn.functional.embedding(ids, table) for table in (self.codes, self.scale.unsqueeze(-1)))
+        return (codes * scale).to(self.dtype)
 
 
 class Int8Linear(Int8Rows):
@@ -143,7 +152,7 @@ class Int8Linear(Int8Rows):
     def rows(self) -> tuple[Tensor, Tensor]:
         """Codes and scale, from the embedding where they are tied."""
         owner: Any = self.source or self
-        return owner.codes.data, owner.scale.data
+        return owner.codes.detach(), owner.scale.detach()
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """The matrix that codes and outliers stand for."""
@@ -158,6 +167,18 @@ class Int8Linear(Int8Rows):
         row, column, value = (self.get_parameter(f"outlier_{part}").data for part in ("row", "column", "value"))
         return row.long(), column.long(), value
 
+    def require_finite(self, name: str) -> None:
+        """Also refuse outliers outside the matrix."""
+        super().require_finite(name)
+        if not self.spec["outliers"] or self.get_parameter("outlier_row").is_meta:
+            return
+        for part, size in zip(("row", "column"), (self.out_features, self.in_features), strict=True):
+            place = self.get_parameter(f"outlier_{part}")
+            if bool(((place < 0) | (place >= size)).any()):
+                raise CompressionError(
+                    f"{name}.outlier_{part} is outside 0 .. {size - 1}; the folder is damaged: compress the model again"
+                )
+
     def from_codes(self) -> Tensor:
         """The matrix without its outliers, in single precision."""
         codes, scale = self.rows()
@@ -169,10 +190,13 @@ class Int8Linear(Int8Rows):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output, shape (..., rows), in x's dtype."""
-        if torch.is_grad_enabled() and x.requires_grad:  # kernels have no gradient
+        if (torch.is_grad_enabled() and self._learns(x)) or _is_recorded():  # kernels have no gradient
             bias = None if self.bias is None else self.bias.to(x.dtype)
             return nn.functional.linear(x, self.dense(x.dtype), bias)
         return self.shared.take(self, x)
+
+    def _learns(self, x: Tensor) -> bool:
+        return x.requires_grad or (self.bias is not None and self.bias.requires_grad)
 
 
 class SharedInput:
@@ -197,45 +221,52 @@ class SharedInput:
     def reset(self) -> None:
         """Let go of what was derived from the tensors."""
         self._ready: dict[str | None, _Ready] = {}
-        self._held: tuple[Tensor, int, dict[Int8Linear, Tensor]] | None = None
+        self._held: tuple[Tensor, Tensor, dict[Int8Linear, Tensor]] | None = None
 
     def use(self, backend: str, few: str | None = None) -> None:
         """Run through the kernel (``int8``) or dequantised weights (``dense``), few tokens also through ``native``."""
         self.backend, self.few = backend, few or backend
 
     def take(self, member: Int8Linear, x: Tensor) -> Tensor:
-        """The output of one member; those of the others are held until they ask with the same tensor."""
+        """The output of one member; those of the others are held until they ask with the same tensor.
+
+        A copy of the input tells whether it still holds the same numbers: writes through ``data``, NumPy or in
+        inference mode leave no other trace.
+        """
         if len(self.members) == 1:
             return self.run(x)
         if not self._ready and is_offloaded(member):  # the weights of one member are here, those of the others not
             alone = SharedInput([member])
             alone.backend, alone.few = self.backend, self.few
             return alone.run(x)
-        version = -1 if x.is_inference() else x._version
         held = self._held
-        if held is not None and held[0] is x and held[1] == version:
+        if held is not None and held[0] is x and _are_equal(held[1], x):
             waiting = held[2].pop(member, None)
             if not held[2]:
                 self._held = None
             if waiting is not None:
                 return waiting
         sizes = [one.out_features for one in self.members]
+        copy = x.detach().clone()
         outputs = dict(zip(self.members, self.run(x).split(sizes, -1), strict=True))
         found: Tensor = outputs.pop(member)
-        self._held = (x, version, outputs)
+        self._held = (x, copy, outputs)
         return found
 
     def run(self, x: Tensor) -> Tensor:
         """Outputs of all members side by side, in the dtype that a linear layer would give."""
+        _require_input(x, self.members[0].in_features)
         if self.backend is None:
             self.use("int8" if kernel_is_exact() else "dense")
         flat = x.reshape(-1, x.shape[-1]).contiguous()
         way = self.few if len(flat) < FEW_TOKENS else self.backend
-        if x.device.type != "cpu":
+        if way == "native" and not native.available():  # chosen on another machine
+            way = self.backend
+        if x.device.type != "cpu" or (way == "int8" and not kernel_is_exact()):
             way = "dense"
         dtype = x.dtype if way == "dense" else torch.float32
         ready = self._ready.get(way)
-        if ready is None or ready.dtype != dtype or ready.device != x.device:
+        if ready is None or ready.dtype != dtype or ready.device != x.device or not ready.is_fresh():
             ready = _Ready(self.members, str(way), dtype)
             if not any(is_offloaded(one) for one in self.members):
                 self._ready[way] = ready
@@ -250,10 +281,16 @@ class _Ready:
     """Weights of all members side by side, as one way of running them wants them; all ways give the same numbers."""
 
     def __init__(self, members: Sequence[Int8Linear], way: str, dtype: torch.dtype) -> None:
-        bits, self.dtype = members[0].spec["activation_bits"], dtype
+        bits, self.dtype, self.members = members[0].spec["activation_bits"], dtype, members
+        self.places = _frozen(members)
+        self.made_of = [parameters[name] for parameters, name in self.places]
+        self.tracked = [one for one in self.made_of if not one.is_inference()]
+        self.versions = sum(map(_version, self.tracked))
         found = [one.rows() for one in members]
         self.device = found[0][0].device
         codes, scale = _side_by_side([codes for codes, _ in found]), _side_by_side([scale for _, scale in found])
+        _require_rows(codes, scale, way)
+        scale = scale.float()
         if way == "int8":
             packed = PackedRows(codes, scale)
             self.product: Callable[[Tensor], Tensor] = lambda x: packed.product(x, bits)
@@ -263,14 +300,55 @@ class _Ready:
             dense = (codes * scale[:, None]).to(dtype)
             self.product = lambda x: nn.functional.linear(rounded(x, bits).to(dtype), dense)
         self.outliers = _outliers(members)
-        self.bias = _biases(members, dtype)
+
+    def is_fresh(self) -> bool:
+        """Whether the members' codes, scales and outliers are those that this was made of."""
+        now = [parameters[name] for parameters, name in self.places]
+        return all(map(is_, now, self.made_of)) and sum(map(_version, self.tracked)) == self.versions
 
     def __call__(self, x: Tensor) -> Tensor:
         y = self.product(x)
         if self.outliers is not None:
             rows, columns, values = self.outliers
             y.index_add_(1, rows, (x[:, columns] * values).to(y.dtype))
-        return y if self.bias is None else y.add_(self.bias)
+        bias = _biases(self.members, self.dtype)  # read anew, as it may be learning
+        return y if bias is None else y.add_(bias)
+
+
+def _require_input(x: Tensor, columns: int) -> None:
+    """Refuse what a linear layer refuses: other widths, and numbers that are not real and floating."""
+    if not x.ndim or x.shape[-1] != columns or not x.is_floating_point():
+        raise CompressionError(
+            f"x of shape {tuple(x.shape)} and {x.dtype} must end in {columns} features and be real floating point"
+        )
+
+
+def _require_rows(codes: Tensor, scale: Tensor, way: str) -> None:
+    """Refuse tensors that a state of other dtypes put in place, and, where C reads them, those of other devices."""
+    if codes.dtype != torch.int8 or not scale.is_floating_point():
+        raise CompressionError(
+            f"codes are {codes.dtype} and scale {scale.dtype}, not int8 and floating; load the state without a cast"
+        )
+    if way != "dense" and codes.device.type != "cpu":
+        raise CompressionError(f"codes are on {codes.device} and the input on cpu; move the model or the input")
+
+
+def _is_recorded() -> bool:
+    """Whether calls are being written down for later, which C's and those of derived tensors cannot be."""
+    return torch._C._get_tracing_state() is not None or _is_exporting()
+
+
+def _frozen(members: Sequence[Int8Linear]) -> list[tuple[dict[str, Any], str]]:
+    """Where the parameters of the members are, but for their biases."""
+    owners = [owner for one in members for owner in (one, one.source) if owner is not None]
+    return [(owner._parameters, name) for owner in owners for name in owner._parameters if name != "bias"]
+
+
+def _are_equal(copy: Tensor, x: Tensor) -> bool:
+    """Whether all numbers are equal; large ones are compared eight bytes at a time, which is faster."""
+    if x.numel() > _MANY and x.shape[-1] * x.element_size() % 8 == 0 and x.is_contiguous():
+        return torch.equal(copy.view(torch.int64), x.view(torch.int64))
+    return torch.equal(copy, x)
 
 
 def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
@@ -280,12 +358,15 @@ def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
 
 def _biases(members: Sequence[Int8Linear], dtype: torch.dtype) -> Tensor | None:
     """Biases of all members in one vector, zero where one has none; None where none has any."""
-    if all(one.bias is None for one in members):
+    found = [one._parameters["bias"] for one in members]
+    first = next((bias for bias in found if bias is not None), None)
+    if first is None:
         return None
-    device = next(one.bias.device for one in members if one.bias is not None)
-    zero = [torch.zeros(one.out_features, device=device) for one in members]
-    parts = [none if one.bias is None else one.bias.data for one, none in zip(members, zero, strict=True)]
-    return torch.cat([part.to(dtype) for part in parts])
+    if len(found) == 1:
+        return first.detach().to(dtype)
+    sizes = [one.out_features for one in members]
+    parts = [first.new_zeros(size) if bias is None else bias for bias, size in zip(found, sizes, strict=True)]
+    return torch.cat([part.detach().to(dtype) for part in parts])
 
 
 def _outliers(members: Sequence[Int8Linear]) -> tuple[Tensor, Tensor, Tensor] | None:

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers.quantizers.auto import AutoQuantizationConfig, register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
@@ -134,6 +135,7 @@ class FFNHeavyHitterQuantizer(HfQuantizer):
         if self.quantization_config.whole is not None:
             modules = dict(model.named_modules())
             whole = self.quantization_config.whole
+            _require_read(whole, kwargs.get("checkpoint_files"))
             put_empty(model, whole, model.dtype, lambda name: _name_in(model, name, modules))
             self.quantization_config.whole = describe(model)
 
@@ -199,6 +201,23 @@ def _name_in(model: Any, stored: str, known: Mapping[str, Any]) -> str:
         if name in known:
             return name
     return stored
+
+
+def _require_read(whole: Mapping[str, Any], paths: Any) -> None:
+    """Refuse stored tensors of int8 layers that the config makes no use of: transformers warns and leaves them out."""
+    if not isinstance(paths, list) or not all(str(path).endswith(".safetensors") for path in paths):
+        return
+    read = {f"{name}.outlier_{part}" for name in whole["outliers"] for part in ("row", "column", "value")}
+    read |= {f"{name}.codes" for group in whole["inputs"] for name in group if name not in whole["tied"]}
+    layers = {name for group in whole["inputs"] for name in group}
+    for path in paths:
+        with safe_open(path, framework="pt") as stored:
+            for key in stored.keys():  # noqa: SIM118
+                name, _, part = key.rpartition(".")
+                if name in layers and part.startswith(("codes", "outlier_")) and key not in read:
+                    raise CompressionError(
+                        f"the weights hold {key}, which nothing reads: config.json was changed; compress again"
+                    )
 
 
 def _require_loaded(name: str, module: nn.Module) -> None:

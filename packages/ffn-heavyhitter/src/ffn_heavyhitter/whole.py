@@ -147,6 +147,18 @@ def require_description(found: Any) -> None:
         raise CompressionError(f"whole has unknown fields {sorted(found.keys() - kinds.keys())}")
     if found["activation_bits"] not in STEPS:
         raise CompressionError(f"whole.activation_bits={found['activation_bits']!r} must be 16 or 8")
+    if not all(isinstance(group, list) and group for group in found["inputs"]):
+        raise CompressionError("whole.inputs of the compressed model must be a list of lists of names")
+    layers = [name for group in found["inputs"] for name in group]
+    for field, names in (("inputs", layers), ("embeddings", found["embeddings"])):
+        if not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
+            raise CompressionError(f"whole.{field} of the compressed model must hold names, each once")
+    for name, source in found["tied"].items():
+        if name not in layers or source not in found["embeddings"]:
+            raise CompressionError(f"whole.tied ties {name!r} to {source!r}, which are no layer and embedding of it")
+    for name, count in found["outliers"].items():
+        if name not in layers or type(count) is not int or count < 1:
+            raise CompressionError(f"whole.outliers={{{name!r}: {count!r}}} must be a layer and how many it has")
 
 
 def put_empty(model: Any, description: Description, dtype: torch.dtype, rename: Callable[[str], str]) -> None:
@@ -159,13 +171,24 @@ def put_empty(model: Any, description: Description, dtype: torch.dtype, rename: 
     for stored in description["embeddings"]:
         name = rename(stored)
         if name in modules:
+            if not isinstance(modules[name], nn.Embedding):
+                raise CompressionError(f"whole.embeddings names {name}, which is a {type(modules[name]).__name__}")
             rows, columns = modules[name].weight.shape
             new = Int8Embedding({"rows": rows, "columns": columns, "dtype": kind}, modules[name].padding_idx)
             _swap(model, name, new.to("meta"))
     for stored_group in description["inputs"]:
         group = {name: stored for stored in stored_group if (name := rename(stored)) in modules}
+        for name in group:
+            if not is_linear(modules[name]):
+                raise CompressionError(f"whole.inputs names {name}, which is a {type(modules[name]).__name__}")
+        if len({matrix(modules[name]).shape[1] for name in group}) > 1:
+            raise CompressionError(f"whole.inputs groups {[*group]}, which read inputs of different widths")
         for name, stored in group.items():
             rows, columns = matrix(modules[name]).shape
+            tied = description["tied"].get(stored)
+            source = None if tied is None else model.get_submodule(rename(tied))
+            if source is not None and (source.spec["rows"], source.spec["columns"]) != (rows, columns):
+                raise CompressionError(f"whole.tied ties {name} to {tied}, which has another shape")
             spec = {
                 "rows": rows,
                 "columns": columns,
@@ -173,8 +196,6 @@ def put_empty(model: Any, description: Description, dtype: torch.dtype, rename: 
                 "activation_bits": description["activation_bits"],
                 "outliers": description["outliers"].get(stored, 0),
             }
-            tied = description["tied"].get(stored)
-            source = None if tied is None else model.get_submodule(rename(tied))
             _swap(model, name, Int8Linear(spec, modules[name].bias, source).to("meta"))
         _share([model.get_submodule(name) for name in group])
 
@@ -226,6 +247,10 @@ def _rewritten(
         layer = model.get_submodule(name)
         if progress is not None:
             progress(name)
+        if layer._forward_hooks or layer._forward_pre_hooks:
+            raise CompressionError(
+                f"{name} has hooks, which would be lost; remove them, and add them to the int8 layer"
+            )
         if embedding is not None and layer.weight is embedding.weight:
             if embedding_name in made:
                 made[name] = _tied(layer, made[embedding_name], activation_bits)
