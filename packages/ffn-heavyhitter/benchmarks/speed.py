@@ -1,9 +1,11 @@
-"""Times: whole models on one thread and two, stacks of FFNs, and the cost of statistics.
+"""Times: whole models and encoders on one thread and two, stacks of FFNs, and the cost of statistics.
 
-Whole models are timed by the wall clock, so the machine must be idle; the rest takes CPU seconds of one thread. Without
---ours the int8 model is made here, in the shapes of the headline but from few tokens: its speed is the same.
+Whole models and encoders are timed by the wall clock, so the machine must be idle, or with --clock thread by the CPU
+seconds of the calling thread, which fits one thread only; the rest takes CPU seconds. Without --ours the model with
+int8 FFNs is made here, in the shapes of the headline but from few tokens: its speed is the same. With onnxruntime at
+hand its dynamic int8 stands beside the encoders.
 
-uv run python packages/ffn-heavyhitter/benchmarks/speed.py --model smollm2 [--ours FOLDER]
+uv run --with onnxruntime --with onnx python packages/ffn-heavyhitter/benchmarks/speed.py --parts models encoders
 """
 
 import argparse
@@ -12,8 +14,9 @@ from functools import partial
 from types import SimpleNamespace
 
 import torch
-from ffn_heavyhitter import Int8, LowRank, Narrow, Split, collect, compress
-from ffn_heavyhitter.evaluation import time_models
+from encoders import batch, contenders
+from ffn_heavyhitter import Int8, LowRank, Narrow, Split, choose_backend, collect, compress, compress_model
+from ffn_heavyhitter.evaluation import decoder, prefill
 from ffn_heavyhitter.models import load_causal_model
 from ffn_heavyhitter.statistics import LayerStatistics
 from ffn_heavyhitter.weights import FFNWeights
@@ -21,25 +24,64 @@ from headline import stock
 from papershelf_core import timing
 from papershelf_core.machine import Machine
 
-PARTS = ("models", "stacks", "statistics")
+PARTS = ("models", "encoders", "stacks", "statistics")
 LAYERS, HIDDEN, WIDTH = 12, 576, 1536
 CASES = {
-    "prefill of 128 tokens, last logit": (128, {}),
-    "prefill of 128 tokens, all logits": (128, {"all_logits": True}),
-    "prefill of 512 tokens, last logit": (512, {}),
-    "decode after 128 tokens": (128, {"decode": True}),
+    "decode after 128 tokens": (decoder, 128, {}),
+    "prefill of 128 tokens, last logit": (prefill, 128, {}),
+    "prefill of 128 tokens, all logits": (prefill, 128, {"all_logits": True}),
+    "prefill of 512 tokens, last logit": (prefill, 512, {}),
 }
+BATCHES = ((8, 128), (4, 256), (1, 32))
+CHOSEN, PLAIN = "whole model in int8", "whole model in int8, nothing compiled"
 
 
-def whole_models(models: dict, vocabulary: int, repeat: int, threads_to_try: list[int]) -> None:
+def contenders_of_decoders(dense, ours) -> dict:
+    """The dense model first."""
+    whole = compress_model(copy.deepcopy(dense))
+    return {
+        "fp32": dense,
+        CHOSEN: whole,
+        PLAIN: copy.deepcopy(whole),
+        "whole model in int8, 8-bit activations": compress_model(copy.deepcopy(dense), activation_bits=8),
+        "int8 FFNs": ours,
+        "stock quantize_dynamic, FFNs": stock(dense),
+    }
+
+
+def whole_models(models: dict, vocabulary: int, repeat: int, threads_to_try: list[int], clock: str) -> None:
     ids = torch.randint(0, vocabulary, (1, 512), generator=torch.Generator().manual_seed(0))
     for threads in threads_to_try:
         torch.set_num_threads(threads)
-        for label, (length, options) in CASES.items():
-            result = time_models(models, ids[:, :length].contiguous(), repeat=repeat, **options)
-            line = ", ".join(f"{name} {1e3 * seconds:.1f} ms" for name, seconds in result.median.items())
-            print(f"{threads} thread(s), {label}: {line}; dense/ours {result.ratio('dense')}", flush=True)
+        for name, model in models.items():
+            if name.startswith("whole") and name != PLAIN:
+                print(f"{threads} thread(s), {name}: {choose_backend(model)}", flush=True)
+        for label, (make, length, options) in CASES.items():
+            rounds, prompt = (3 * repeat if make is decoder else repeat), ids[:, :length].contiguous()
+            runs = {name: make(model, prompt, **options) for name, model in models.items()}
+            result = timing.compare(runs, repeat=rounds, clock=clock, baseline="fp32")
+            show(f"{threads} thread(s), {label}", result)
     torch.set_num_threads(1)
+
+
+def encoders(name: str, repeat: int, threads_to_try: list[int], clock: str) -> None:
+    for threads in threads_to_try:
+        torch.set_num_threads(threads)
+        models = contenders(name, threads)
+        for rows, length in BATCHES:
+            given = batch(name, rows, length)
+            runs = {label: partial(run, given) for label, run in models.items()}
+            result = timing.compare(runs, repeat=repeat, clock=clock, baseline="fp32")
+            show(f"{threads} thread(s), {name}, {rows} texts of {length} tokens", result)
+    torch.set_num_threads(1)
+
+
+def show(label: str, result: timing.Comparison) -> None:
+    """Each contender as many times as fast as the baseline."""
+    for name, seconds in result.median.items():
+        slower = result.ratio(name)
+        interval = f"{1 / slower.estimate:.2f}x [{1 / slower.high:.2f}, {1 / slower.low:.2f}]"
+        print(f"{label}: {name} {1e3 * seconds:.1f} ms, {interval}", flush=True)
 
 
 class DenseFFN(torch.nn.Module):
@@ -135,22 +177,26 @@ def int8(dense):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--encoder", default="minilm")
     parser.add_argument("--ours", help="folder that `compress` wrote")
     parser.add_argument("--repeat", type=int, default=7, help="rounds; stacks take twice as many")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--clock", choices=("wall", "thread"), default="wall")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    print(Machine.here("ffn-heavyhitter", "torch", "transformers", "onnxruntime"), flush=True)
     dense = load_causal_model(arguments.model)
     if "models" in arguments.parts:
         ours = int8(dense) if arguments.ours is None else load_causal_model(arguments.ours)
-        models = {"ours": ours, "dense": dense, "stock quantize_dynamic": stock(dense)}
-        whole_models(models, dense.config.vocab_size, arguments.repeat, arguments.threads)
+        models = contenders_of_decoders(dense, ours)
+        whole_models(models, dense.config.vocab_size, arguments.repeat, arguments.threads, arguments.clock)
+    if "encoders" in arguments.parts:
+        encoders(arguments.encoder, arguments.repeat, arguments.threads, arguments.clock)
     if "stacks" in arguments.parts:
         ffn_stacks(2 * arguments.repeat)
     if "statistics" in arguments.parts:
         cost_of_statistics(dense, 3)
-    print(Machine.here("ffn-heavyhitter", "torch", "transformers"))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ffn_heavyhitter.recovery import recover
     from ffn_heavyhitter.report import HeavyHitterReport, analyse
     from ffn_heavyhitter.statistics import Statistics, collect
+    from ffn_heavyhitter.whole import compress_model
 
 _HOME = {
     "BudgetError": "errors",
@@ -53,6 +54,7 @@ _HOME = {
     "choose_backend": "backend",
     "collect": "statistics",
     "compress": "compression",
+    "compress_model": "whole",
     "find_ffns": "adapters",
     "halve": "compression",
     "merge": "compression",
@@ -82,6 +84,7 @@ __all__ = [
     "choose_backend",
     "collect",
     "compress",
+    "compress_model",
     "find_ffns",
     "halve",
     "merge",

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ffn_heavyhitter.errors import CompressionError, UnsupportedArchitectureError
 from ffn_heavyhitter.weights import FFNWeights
 
-__all__ = ["FFN", "FFNLayout", "find_ffns", "register_adapter"]
+__all__ = ["FFN", "FFNLayout", "find_ffns", "is_linear", "matrix", "register_adapter", "replace_module", "set_linear"]
 
 
 @dataclass(frozen=True)
@@ -285,16 +285,16 @@ class FFN:
 
     def weights(self) -> FFNWeights:
         """The weights, neuron by neuron; views of the model's own tensors."""
-        up, up_bias = _matrix(self.up), _bias(self.up)
+        up, up_bias = matrix(self.up), _bias(self.up)
         gate, gate_bias = None, None
         if self.packed:
             gate, up = up.chunk(2)
             gate_bias, up_bias = (None, None) if up_bias is None else up_bias.chunk(2)
         elif self.layout.gate is not None:
-            gate, gate_bias = _matrix(self.part(self.layout.gate)), _bias(self.part(self.layout.gate))
+            gate, gate_bias = matrix(self.part(self.layout.gate)), _bias(self.part(self.layout.gate))
         return FFNWeights(
             up=up,
-            down=_matrix(self.down),
+            down=matrix(self.down),
             gate=gate,
             up_bias=up_bias,
             gate_bias=gate_bias,
@@ -348,14 +348,14 @@ class FFN:
         paths = (self.layout.home, *self.layout.emptied)
         displaced = {path: self.part(path) for path in paths}
         for path in self.layout.emptied:
-            _set(self.block, path, nn.Identity())
-        _set(self.block, self.layout.home, module)
+            replace_module(self.block, path, nn.Identity())
+        replace_module(self.block, self.layout.home, module)
         return displaced
 
     def put_back(self, displaced: dict[str, nn.Module]) -> None:
         """Undo ``displace``."""
         for path, module in displaced.items():
-            _set(self.block, path, module)
+            replace_module(self.block, path, module)
 
     def install(self, module: nn.Module) -> Original:
         """Put ``module`` in the FFN's place for good; returns what is needed to put the dense FFN back."""
@@ -366,19 +366,19 @@ class FFN:
     def restore(self, original: Original, weights: FFNWeights) -> None:
         """Put the dense FFN back with these weights; its width follows them."""
         for path, module in original.modules.items():
-            _set(self.block, path, module.train(self.block.training))
+            replace_module(self.block, path, module.train(self.block.training))
         self.load(weights)
 
     def load(self, weights: FFNWeights) -> None:
         """Give the dense layers these weights, of whatever width."""
-        _set_linear(self.down, weights.down, weights.down_bias)
+        set_linear(self.down, weights.down, weights.down_bias)
         if self.packed and weights.gate is not None:
             biases = [b for b in (weights.gate_bias, weights.up_bias) if b is not None]
-            _set_linear(self.up, torch.cat([weights.gate, weights.up]), torch.cat(biases) if biases else None)
+            set_linear(self.up, torch.cat([weights.gate, weights.up]), torch.cat(biases) if biases else None)
             return
-        _set_linear(self.up, weights.up, weights.up_bias)
+        set_linear(self.up, weights.up, weights.up_bias)
         if self.layout.gate is not None and weights.gate is not None:
-            _set_linear(self.part(self.layout.gate), weights.gate, weights.gate_bias)
+            set_linear(self.part(self.layout.gate), weights.gate, weights.gate_bias)
 
 
 @dataclass(frozen=True)
@@ -444,7 +444,7 @@ def _has_parts(block: nn.Module, layout: FFNLayout) -> bool:
         home: Any = block.get_submodule(layout.home)
     except AttributeError:
         return False
-    compressed = hasattr(home, "spec")
+    compressed = hasattr(home, "kind")
     paths = (layout.up, layout.gate, layout.down, layout.activation, *layout.emptied)
     for path in paths:
         below = path is not None and (path == layout.home or path.startswith(f"{layout.home}."))
@@ -462,7 +462,7 @@ def _has_parts(block: nn.Module, layout: FFNLayout) -> bool:
 def suggestion(model: nn.Module) -> str:
     """The adapter that a model may need, from the shapes of its linear layers."""
     for name, parent in model.named_modules():
-        layers = {key: _matrix(m) for key, m in parent.named_children() if _is_linear(m)}
+        layers = {key: matrix(m) for key, m in parent.named_children() if is_linear(m)}
         for up, wide in layers.items():
             down = next(
                 (key for key, m in layers.items() if m.shape == wide.shape[::-1] and len(wide) > m.shape[0]), None
@@ -489,7 +489,7 @@ def require_dense(ffns: list[FFN]) -> None:
                 layer = ffn.part(path)
             except AttributeError:
                 layer = ffn.part(ffn.layout.home)
-            if not _is_linear(layer):
+            if not is_linear(layer):
                 raise CompressionError(
                     f"{ffn.block_name}.{path} is {type(layer).__name__}, not a dense linear layer: the model is "
                     "already compressed or quantised. Start from the dense model, or merge() this one first"
@@ -507,7 +507,7 @@ def _is_expert(module: nn.Module) -> bool:
     return any(mark in name for mark in ("Moe", "MoE", "Experts", "SparseMLP", "TopKRouter"))
 
 
-def _is_linear(module: nn.Module) -> bool:
+def is_linear(module: nn.Module) -> bool:
     """Falcon's own class computes what ``nn.Linear`` does."""
     return type(module) is nn.Linear or type(module).__name__ == "FalconLinear" or _is_conv1d(module)
 
@@ -516,7 +516,7 @@ def _is_conv1d(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D"
 
 
-def _matrix(layer: nn.Module) -> Tensor:
+def matrix(layer: nn.Module) -> Tensor:
     """Weight as (out, in)."""
     weight = layer.get_parameter("weight").detach()
     return weight.T if _is_conv1d(layer) else weight
@@ -527,7 +527,8 @@ def _bias(layer: nn.Module) -> Tensor | None:
     return None if bias is None else bias.detach()
 
 
-def _set_linear(layer: Any, weight: Tensor, bias: Tensor | None) -> None:
+def set_linear(layer: Any, weight: Tensor, bias: Tensor | None) -> None:
+    """Give a linear layer these weights, (out, in)."""
     out_features, in_features = weight.shape
     stored = weight.T if _is_conv1d(layer) else weight
     layer.weight = nn.Parameter(stored.detach().clone(memory_format=torch.contiguous_format))
@@ -538,6 +539,7 @@ def _set_linear(layer: Any, weight: Tensor, bias: Tensor | None) -> None:
         layer.out_features, layer.in_features = out_features, in_features
 
 
-def _set(block: nn.Module, path: str, module: nn.Module) -> None:
+def replace_module(block: nn.Module, path: str, module: nn.Module) -> None:
+    """Put a module at a path below the block."""
     parent, _, child = path.rpartition(".")
     setattr(block.get_submodule(parent), child, module)

@@ -51,6 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     compress = commands.add_parser("compress", help="write a compressed model folder")
     _model_and_text(compress)
     _treatment(compress)
+    compress.add_argument(
+        "--whole",
+        action="store_true",
+        help="attention, embedding, head in int8; FFNs too, reading no TEXT, unless --method or --plan says otherwise",
+    )
+    compress.add_argument(
+        "--activation-bits", type=int, choices=(8, 16), help="with --whole: 16 (default), or 8, faster and less exact"
+    )
     compress.add_argument("--plan", type=Path, metavar="FILE", help="what `plan` wrote, in place of --method")
     compress.add_argument("--statistics", type=Path, metavar="FILE", help="keep the statistics here, or reuse them")
     compress.add_argument("--shard", default="5GB", metavar="SIZE", help="largest file, such as 50MB")
@@ -93,9 +101,7 @@ def _model_and_text(parser: argparse.ArgumentParser, text: str = "wikitext2/vali
 
 
 def _treatment(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--method", choices=METHODS, default="int8", metavar="METHOD", help=f"of {', '.join(METHODS)} (default: int8)"
-    )
+    parser.add_argument("--method", choices=METHODS, metavar="METHOD", help=f"of {', '.join(METHODS)} (default: int8)")
     parser.add_argument(
         "--heavy", type=_number, help="heavy neurons: a number, a share with a point, or auto (low_rank)"
     )
@@ -161,22 +167,23 @@ def _chosen(arguments: argparse.Namespace, model: Any) -> Any:
     from ffn_heavyhitter.adapters import find_ffns
     from ffn_heavyhitter.treatments import TREATMENTS
 
+    method = arguments.method or "int8"
     options = {
         name: value
         for name in ("heavy", "heavy_bits", "light_bits", "score")
         if (value := getattr(arguments, name)) is not None
     }
-    if arguments.heavy == "auto" and arguments.method != "low_rank":
-        raise ValueError(f"--heavy auto is for --method low_rank; give {arguments.method} a number or a share")
-    if arguments.method == "narrow":
+    if arguments.heavy == "auto" and method != "low_rank":
+        raise ValueError(f"--heavy auto is for --method low_rank; give {method} a number or a share")
+    if method == "narrow":
         width = find_ffns(model)[0].weights().width
         options["width"] = round((arguments.share or 0.75) * width / 8) * 8
-    if arguments.method == "low_rank":
+    if method == "low_rank":
         options["share"] = arguments.share or 0.75
     try:
-        return TREATMENTS[arguments.method](**options)
+        return TREATMENTS[method](**options)
     except TypeError as error:
-        raise ValueError(f"--method {arguments.method} does not take all of {', '.join(options)}") from error
+        raise ValueError(f"--method {method} does not take all of {', '.join(options)}") from error
 
 
 def _analyze(arguments: argparse.Namespace) -> None:
@@ -259,27 +266,30 @@ def _change(plan: Any) -> str:
 def _compress(arguments: argparse.Namespace) -> None:
     from ffn_heavyhitter.compression import compress, halve
     from ffn_heavyhitter.evaluation import bytes_on_disk
-    from ffn_heavyhitter.low_rank import LowRank
     from ffn_heavyhitter.models import load_tokenizer, model_folder
     from ffn_heavyhitter.plan import Plan
-    from ffn_heavyhitter.statistics import Statistics, collect
+    from ffn_heavyhitter.whole import compress_model
 
     if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
         raise ValueError(f"--out {arguments.out} is not empty; choose another folder")
+    if arguments.activation_bits is not None and not arguments.whole:
+        raise ValueError(f"--activation-bits {arguments.activation_bits} is for --whole")
     tokenizer = load_tokenizer(arguments.model)
     model = _load(arguments.model)
-    treatment: Any = _chosen(arguments, model) if arguments.plan is None else Plan.load(arguments.plan).treatments
-    planned = Plan.of(model, treatment)
-    if arguments.statistics is not None and arguments.statistics.exists():
-        statistics = Statistics.load(arguments.statistics)
+    treatment: Any = None
+    if arguments.plan is not None:
+        treatment = Plan.load(arguments.plan).treatments
+    elif arguments.method is not None or not arguments.whole:
+        treatment = _chosen(arguments, model)
     else:
-        windows = _windows(arguments)
-        keep_inputs = any(isinstance(way, LowRank) for way in planned.treatments.values())
-        seen = _progress("tokens", arguments.tokens)
-        statistics = collect(model, _batches(windows), moments=True, inputs=keep_inputs, progress=seen)
-        if arguments.statistics is not None:
-            statistics.save(arguments.statistics)
-    compress(model, treatment, statistics, progress=_say)
+        _refuse_unused(arguments)
+    planned = Plan.of(model, treatment or {})
+    statistics = None if treatment is None else _statistics(arguments, model, planned)
+    if arguments.whole:
+        bits = arguments.activation_bits or 16
+        compress_model(model, activation_bits=bits, ffn=treatment, statistics=statistics, progress=_say)
+    elif statistics is not None:
+        compress(model, treatment, statistics, progress=_say)
     if arguments.half:
         halve(model)
     dense = bytes_on_disk(model_folder(arguments.model))
@@ -287,7 +297,31 @@ def _compress(arguments: argparse.Namespace) -> None:
         model.save_pretrained(scratch, max_shard_size=arguments.shard)
         tokenizer.save_pretrained(scratch)
     size = bytes_on_disk(arguments.out)
-    print(f"wrote {arguments.out}: {size} bytes on disk, {size / dense - 1:+.2%} (planned {planned.model_bytes})")
+    planned_bytes = "" if arguments.whole else f" (planned {planned.model_bytes})"
+    print(f"wrote {arguments.out}: {size} bytes on disk, {size / dense - 1:+.2%}{planned_bytes}")
+
+
+def _refuse_unused(arguments: argparse.Namespace) -> None:
+    """Options of a treatment say nothing where all is int8."""
+    for name in ("heavy", "heavy_bits", "light_bits", "score", "share", "statistics"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} needs --method or --plan beside --whole")
+
+
+def _statistics(arguments: argparse.Namespace, model: Any, planned: Any) -> Any:
+    """Those of --statistics, or collected on the text and kept there."""
+    from ffn_heavyhitter.low_rank import LowRank
+    from ffn_heavyhitter.statistics import Statistics, collect
+
+    if arguments.statistics is not None and arguments.statistics.exists():
+        return Statistics.load(arguments.statistics)
+    windows = _windows(arguments)
+    keep_inputs = any(isinstance(way, LowRank) for way in planned.treatments.values())
+    seen = _progress("tokens", arguments.tokens)
+    statistics = collect(model, _batches(windows), moments=True, inputs=keep_inputs, progress=seen)
+    if arguments.statistics is not None:
+        statistics.save(arguments.statistics)
+    return statistics
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

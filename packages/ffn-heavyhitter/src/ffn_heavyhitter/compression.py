@@ -17,6 +17,7 @@ from torch import nn
 from ffn_heavyhitter.adapters import FFN, find_ffns, require_dense
 from ffn_heavyhitter.errors import CalibrationError, CompressionError, FFNWarning
 from ffn_heavyhitter.feedforward import CompressedFeedForward, compressed_ffns
+from ffn_heavyhitter.int8_linear import int8_modules
 from ffn_heavyhitter.probe import checked
 from ffn_heavyhitter.statistics import LayerStatistics, Statistics
 from ffn_heavyhitter.validation import require_eval
@@ -208,10 +209,12 @@ def merge(model: Model) -> Model:
     CompressionError
         If the model holds no compressed FFN, or one whose function no dense FFN computes.
     """
-    compressed = compressed_ffns(model)
-    if not compressed:
-        raise CompressionError("merge needs a compressed model; this one holds no compressed FFN")
-    ffns = {ffn.name: ffn for ffn in find_ffns(model)}
+    from ffn_heavyhitter.whole import put_back_dense
+
+    compressed, whole = compressed_ffns(model), int8_modules(model)
+    if not compressed and not whole:
+        raise CompressionError("merge needs a compressed model; this one holds no compressed FFN and no int8 layer")
+    ffns = {ffn.name: ffn for ffn in find_ffns(model)} if compressed else {}
     weights = {name: module.dense_weights() for name, module in compressed.items()}
     with torch.no_grad():
         for name, module in compressed.items():
@@ -220,6 +223,7 @@ def merge(model: Model) -> Model:
                     f"{name} was put in by hand; merge restores what compress or from_pretrained made"
                 )
             ffns[name].restore(module.original, weights[name])
+        put_back_dense(model)
     if hasattr(model, "config"):
         from ffn_heavyhitter.plugin import unmark_compressed
 

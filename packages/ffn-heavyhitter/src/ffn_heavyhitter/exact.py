@@ -17,15 +17,14 @@ from ffn_heavyhitter.adapters import FFN
 from ffn_heavyhitter.feedforward import (
     FEW_ROWS,
     CompressedFeedForward,
-    Spec,
     bias_shapes,
     fill_biases,
     in_dtype,
     run_neurons,
     shape_spec,
-    spec_dtype,
     split_biases,
 )
+from ffn_heavyhitter.frozen import Spec, spec_dtype
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.statistics import LayerStatistics
 from ffn_heavyhitter.validation import heavy_count

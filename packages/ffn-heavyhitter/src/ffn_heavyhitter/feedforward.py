@@ -6,24 +6,24 @@ it on an empty device and loading the stored tensors gives the module back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN, Original
 from ffn_heavyhitter.errors import CompressionError
+from ffn_heavyhitter.frozen import Frozen, Spec, spec_dtype
 from ffn_heavyhitter.weights import FFNWeights
 
 __all__ = ["CompressedFeedForward", "build", "compressed_ffns", "run_neurons"]
 
-Spec = dict[str, Any]
 FEW_ROWS = 8  # below, gate and up run as one product: launches cost more than the split of the result
 _KINDS: dict[str, type[CompressedFeedForward]] = {}
 
 
-class CompressedFeedForward(nn.Module):
+class CompressedFeedForward(Frozen):
     """An FFN in a form other than dense linear layers.
 
     Subclasses set ``kind`` and make empty parameters from a spec.
@@ -38,11 +38,9 @@ class CompressedFeedForward(nn.Module):
     """
 
     kind: ClassVar[str]
-    kept: ClassVar[tuple[str, ...]] = ()  # parameters that no cast narrows
 
     def __init__(self, spec: Spec, activation: nn.Module) -> None:
-        super().__init__()
-        self.spec = {**spec, "kind": self.kind}
+        super().__init__({**spec, "kind": self.kind})
         self.activation = activation
         self.original: Original | None = None
 
@@ -57,11 +55,6 @@ class CompressedFeedForward(nn.Module):
     def settle(self, ffn: FFN) -> None:
         """Change what lies outside the FFN, such as a norm that takes over a scale; called once, before the swap."""
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating type of the tensors, but for those in ``kept``."""
-        return spec_dtype(self.spec)
-
     def forward(self, x: Tensor) -> Tensor:
         """Output of the whole FFN, shape (..., d), in x's dtype.
 
@@ -74,61 +67,6 @@ class CompressedFeedForward(nn.Module):
     def run(self, x: Tensor) -> Tensor:
         """Output in x's dtype, which is no narrower than the tensors'."""
         raise NotImplementedError
-
-    def reset(self) -> None:
-        """Let go of whatever was derived from the tensors, because they changed."""
-
-    def require_finite(self, name: str) -> None:
-        """Refuse tensors that their dtype could not hold.
-
-        Raises
-        ------
-        CompressionError
-            Names the FFN, the tensor and the remedy.
-        """
-        for key, tensor in self.named_parameters(recurse=False):
-            if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
-                kind = str(tensor.dtype).removeprefix("torch.")
-                raise CompressionError(
-                    f"{name}.{key} is not finite in {kind} (largest value {torch.finfo(tensor.dtype).max:.4g}); "
-                    "load the model with dtype=torch.float32 or torch.bfloat16"
-                )
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        """Cast and move; tensors in ``kept`` move only, as a scale in half precision would round to zero."""
-        before = {key: self.get_parameter(key) for key in self.kept}
-        wide = {key: parameter.dtype for key, parameter in before.items()}
-        held = {key: parameter.data for key, parameter in before.items()}
-        dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for key in self.kept:
-            parameter = self.get_parameter(key)
-            if parameter.dtype != wide[key]:
-                parameter.data = held[key].to(parameter.device)
-        self.spec["dtype"] = str(dtype).removeprefix("torch.")
-        self.reset()
-        return self
-
-    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
-        super()._load_from_state_dict(*arguments, **options)
-        self.reset()
-
-    def hold(self, **shapes: tuple[tuple[int, ...], torch.dtype] | None) -> None:
-        """Make empty frozen parameters; None leaves the name unset."""
-        for name, shape in shapes.items():
-            if shape is None:
-                self.register_parameter(name, None)
-            else:
-                self.register_parameter(name, nn.Parameter(torch.empty(shape[0], dtype=shape[1]), requires_grad=False))
-
-    def fill(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy tensors into the parameters of the same names."""
-        for name, tensor in tensors.items():
-            self.get_parameter(name).data.copy_(tensor)
-
-    def extra_repr(self) -> str:
-        """The spec, as printed inside the model."""
-        return ", ".join(f"{key}={value}" for key, value in self.spec.items())
 
 
 def build(spec: Mapping[str, Any], activation: nn.Module) -> CompressedFeedForward:
@@ -181,11 +119,6 @@ def shape_spec(weights: FFNWeights) -> Spec:
     }
 
 
-def spec_dtype(spec: Mapping[str, Any]) -> torch.dtype:
-    """The floating type of a spec's tensors."""
-    return getattr(torch, spec["dtype"])  # type: ignore[no-any-return]
-
-
 def bias_shapes(spec: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], torch.dtype] | None]:
     """Shapes of ``inner_bias`` (gate and up in one vector) and ``down_bias``, None where there is none."""
     d, rows, dtype = spec["hidden_size"], spec["width"] * (2 if spec["gated"] else 1), spec_dtype(spec)
@@ -217,8 +150,3 @@ def split_biases(module: CompressedFeedForward) -> dict[str, Tensor]:
     if "down_bias" in names:
         found["down_bias"] = module.get_parameter("down_bias").data
     return found
-
-
-def is_offloaded(module: nn.Module) -> bool:
-    """Whether accelerate takes the module's weights away between calls; nothing may be kept then."""
-    return bool(getattr(getattr(module, "_hf_hook", None), "offload", False))

@@ -27,22 +27,20 @@ import torch
 from torch import Tensor, nn
 
 from ffn_heavyhitter.adapters import FFN
-from ffn_heavyhitter.errors import CompressionError
+from ffn_heavyhitter.errors import CompressionError, FFNWarning
 from ffn_heavyhitter.feedback import Rounded, round_with_feedback
 from ffn_heavyhitter.feedforward import (
     FEW_ROWS,
     CompressedFeedForward,
-    Spec,
     bias_shapes,
     fill_biases,
     in_dtype,
-    is_offloaded,
     run_neurons,
     shape_spec,
-    spec_dtype,
     split_biases,
     widened,
 )
+from ffn_heavyhitter.frozen import Spec, is_offloaded, spec_dtype
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.statistics import LayerStatistics
 from ffn_heavyhitter.validation import heavy_count
@@ -113,9 +111,10 @@ class Int8FeedForward(CompressedFeedForward):
             ffn.scale_input(self.balance)
 
     def run(self, x: Tensor) -> Tensor:
-        """Output of the FFN, shape (..., d)."""
+        """Output of the FFN, shape (..., d); from dense weights where a gradient flows, as the kernel has none."""
         rows = x.reshape(-1, x.shape[-1])
-        if self.backend == "dense" or x.device.type != "cpu" or rows.shape[0] == 0:
+        learns = torch.is_grad_enabled() and x.requires_grad
+        if self.backend == "dense" or learns or x.device.type != "cpu" or rows.shape[0] == 0:
             weights = in_dtype(self._ready(FFNWeights, self.sorted_weights), x.dtype)
             y = nn.functional.linear(run_neurons(weights, self.activation, rows), weights.down, weights.down_bias)
         else:
@@ -275,7 +274,9 @@ class Int8:
         module = Int8FeedForward({**shape_spec(weights), "heavy": heavy}, ffn.activation)
         gate = [] if sorted_.gate is None else [sorted_.gate]
         inputs, hidden = self._moments(layer, balance, order[heavy:])
-        inner = _seven_bits(torch.cat([*gate, sorted_.up]), inputs)
+        matrix = torch.cat([*gate, sorted_.up])
+        _say_rounded_away(ffn.name, matrix)
+        inner = _seven_bits(matrix, inputs)
         light = _seven_bits(sorted_.down[:, heavy:], hidden)
         module.fill({"inner": inner.codes, "inner_scale": inner.scale[:, 0]})
         module.fill({"down_light": light.codes, "down_scale": light.scale[:, 0]})
@@ -326,10 +327,23 @@ def _seven_bits(matrix: Tensor, moment: Tensor | None) -> Rounded:
     )
 
 
+def _say_rounded_away(name: str, matrix: Tensor) -> None:
+    """Warn of rows in which one weight is so large that most others round to zero."""
+    sizes = matrix.abs()
+    halves = sizes.amax(1) / LARGEST_CODE / 2
+    lost = int(((sizes < halves[:, None]).sum(1) > (matrix.shape[1] + (sizes == 0).sum(1)) // 2).sum())
+    if lost:
+        warnings.warn(
+            f"{name}: in {lost} of {len(matrix)} rows one weight is so large that eight bits round most others to "
+            "zero; judge the model on text, or keep this FFN dense or in MixedBits",
+            FFNWarning,
+            stacklevel=2,
+        )
+
+
 def _row_scale(x: Tensor) -> Tensor:
     """Largest absolute value of each row, shape (T, 1), never zero."""
-    largest: Tensor = torch.linalg.vector_norm(x, ord=torch.inf, dim=1, keepdim=True)
-    return largest.clamp_(min=_SMALLEST)
+    return x.abs().amax(1, keepdim=True).clamp_(min=_SMALLEST)
 
 
 def _packed(codes: Tensor, scale: Tensor) -> Any:

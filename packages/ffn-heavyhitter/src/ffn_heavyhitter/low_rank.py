@@ -37,12 +37,11 @@ from ffn_heavyhitter.adapters import FFN
 from ffn_heavyhitter.errors import CompressionError
 from ffn_heavyhitter.feedforward import (
     CompressedFeedForward,
-    Spec,
     run_neurons,
     shape_spec,
-    spec_dtype,
     widened,
 )
+from ffn_heavyhitter.frozen import Spec, spec_dtype
 from ffn_heavyhitter.least_squares import solve, typical_square
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.statistics import LayerStatistics

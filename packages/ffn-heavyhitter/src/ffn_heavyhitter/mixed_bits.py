@@ -23,13 +23,11 @@ from ffn_heavyhitter.errors import CompressionError
 from ffn_heavyhitter.feedback import DAMPING, SMALLEST_HALF, Rounded, round_with_feedback
 from ffn_heavyhitter.feedforward import (
     CompressedFeedForward,
-    Spec,
-    is_offloaded,
     run_neurons,
     shape_spec,
-    spec_dtype,
     widened,
 )
+from ffn_heavyhitter.frozen import Spec, is_offloaded, spec_dtype
 from ffn_heavyhitter.least_squares import solve, typical_square
 from ffn_heavyhitter.packing import pack, packed_bytes, unpack
 from ffn_heavyhitter.scores import heavy_first, score

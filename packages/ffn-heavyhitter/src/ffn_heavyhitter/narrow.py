@@ -22,12 +22,11 @@ from torch import Tensor, nn
 from ffn_heavyhitter.adapters import FFN
 from ffn_heavyhitter.feedforward import (
     CompressedFeedForward,
-    Spec,
     in_dtype,
     run_neurons,
     shape_spec,
-    spec_dtype,
 )
+from ffn_heavyhitter.frozen import Spec, spec_dtype
 from ffn_heavyhitter.least_squares import solve, typical_square
 from ffn_heavyhitter.scores import heavy_first, score
 from ffn_heavyhitter.statistics import LayerStatistics

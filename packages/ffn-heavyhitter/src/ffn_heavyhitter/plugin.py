@@ -21,20 +21,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from safetensors import safe_open
+from torch import Tensor, nn
 from transformers.quantizers.auto import AutoQuantizationConfig, register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ffn_heavyhitter.adapters import FFN, find_ffns
 from ffn_heavyhitter.errors import CompressionError
-from ffn_heavyhitter.feedforward import CompressedFeedForward, build, compressed_ffns
+from ffn_heavyhitter.feedforward import build, compressed_ffns
+from ffn_heavyhitter.int8_linear import int8_modules
+from ffn_heavyhitter.whole import describe, put_empty, require_description
 
 __all__ = ["METHOD", "FFNHeavyHitterConfig", "FFNHeavyHitterQuantizer"]
 
 METHOD = "ffn_heavyhitter"
-_SCHEMA = 2
-_READ = (1, 2)  # schema 1 has the same specs, without what keeps other processes from loading it
+_SCHEMA, _WHOLE_SCHEMA = 2, 3
+_READ = (1, 2, 3)  # 1 lacks what keeps other processes from loading it; 3 has int8 layers outside the FFNs
 _REFUSED = {
     "quant_method": "gptq",
     "bits": "a model compressed by ffn-heavyhitter: `import ffn_heavyhitter` before from_pretrained",
@@ -49,21 +52,35 @@ class FFNHeavyHitterConfig(QuantizationConfigMixin):
     ----------
     layers : dict[str, dict]
         Spec of each compressed FFN, by module name.
+    whole : dict, optional
+        The int8 layers outside compressed FFNs: ``activation_bits``; ``inputs``, names grouped by the input they read;
+        ``embeddings``; ``tied``, heads that share an embedding's rows; ``outliers``, how many a layer has.
     schema : int
     """
 
-    def __init__(self, layers: dict[str, Any] | None = None, schema: int = _SCHEMA, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        layers: dict[str, Any] | None = None,
+        schema: int = _SCHEMA,
+        whole: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if schema not in _READ:
             raise CompressionError(
                 f"schema={schema} of the compressed model is unknown; this version reads {', '.join(map(str, _READ))}"
             )
+        if whole is not None:
+            require_description(whole)
         self.quant_method: Any = METHOD
         self.layers = layers or {}
+        self.whole = whole
         self.schema = schema
 
     def to_dict(self) -> dict[str, Any]:
         """As ``config.json`` holds it: refused by a process without this plug-in."""
-        return {**_REFUSED, METHOD: {"schema": _SCHEMA, "layers": self.layers}}
+        if self.whole is None:
+            return {**_REFUSED, METHOD: {"schema": _SCHEMA, "layers": self.layers}}
+        return {**_REFUSED, METHOD: {"schema": _WHOLE_SCHEMA, "layers": self.layers, "whole": self.whole}}
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
@@ -95,11 +112,17 @@ class FFNHeavyHitterQuantizer(HfQuantizer):
     quantization_config: FFNHeavyHitterConfig
 
     def validate_environment(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse to compress on the fly."""
+        """Refuse to compress on the fly, and to offload int8 layers, which tie and share their tensors, to disk."""
         if not self.pre_quantized:
             raise CompressionError(
                 "from_pretrained cannot compress, as that needs calibration tokens; load the dense model and call "
                 "ffn_heavyhitter.compress(model, treatment, statistics)"
+            )
+        places = kwargs.get("device_map")
+        if self.quantization_config.whole is not None and isinstance(places, dict) and "disk" in places.values():
+            raise CompressionError(
+                "device_map puts parts of a whole model in int8 on disk, where they cannot be shared; it takes a "
+                "quarter of the dense model's memory: leave device_map out"
             )
 
     def _process_model_before_weight_loading(
@@ -107,6 +130,16 @@ class FFNHeavyHitterQuantizer(HfQuantizer):
         model: Any,
         **kwargs: Any,
     ) -> None:
+        if self.quantization_config.layers:
+            self._put_ffns(model)
+        if self.quantization_config.whole is not None:
+            modules = dict(model.named_modules())
+            whole = self.quantization_config.whole
+            _require_read(whole, kwargs.get("checkpoint_files"))
+            put_empty(model, whole, model.dtype, lambda name: _name_in(model, name, modules))
+            self.quantization_config.whole = describe(model)
+
+    def _put_ffns(self, model: Any) -> None:
         ffns = {ffn.name: ffn for ffn in find_ffns(model)}
         stored = self.quantization_config.layers
         named = {_name_in(model, name, ffns): name for name in stored}
@@ -127,13 +160,21 @@ class FFNHeavyHitterQuantizer(HfQuantizer):
         for name, module in compressed_ffns(model).items():
             _require_loaded(name, module)
             module.requires_grad_(False).require_finite(name)
+        for name, layer in int8_modules(model).items():
+            _require_loaded(name, layer)
+            layer.require_finite(name)
+            for key in ("weight", "codes", "scale"):
+                if hasattr(layer, key):
+                    layer.get_parameter(key).requires_grad_(False)
         return model
 
     def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
         """The model's tensors, and the empty ones that keep a dense model from taking them."""
         compressed = compressed_ffns(model)
         barriers = {
-            _barrier(ffn): torch.empty(0, dtype=torch.uint8) for ffn in find_ffns(model) if ffn.name in compressed
+            _barrier(ffn): torch.empty(0, dtype=torch.uint8)
+            for ffn in (find_ffns(model) if compressed else ())
+            if ffn.name in compressed
         }
         return {**model.state_dict(), **barriers}, {}
 
@@ -153,17 +194,34 @@ def _barrier(ffn: FFN) -> str:
     return f"{ffn.block_name}.{path}" if ffn.block_name else path
 
 
-def _name_in(model: Any, stored: str, ffns: Mapping[str, FFN]) -> str:
-    """A stored FFN's name in this model, which may be the saved one's body, or have it as its own."""
+def _name_in(model: Any, stored: str, known: Mapping[str, Any]) -> str:
+    """A stored module's name in this model, which may be the saved one's body, or have it as its own."""
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     for name in (stored, stored.removeprefix(prefix), prefix + stored):
-        if name in ffns:
+        if name in known:
             return name
     return stored
 
 
-def _require_loaded(name: str, module: CompressedFeedForward) -> None:
-    """Refuse an FFN whose weights lack a tensor: transformers fills it with whatever is in memory, and warns."""
+def _require_read(whole: Mapping[str, Any], paths: Any) -> None:
+    """Refuse stored tensors of int8 layers that the config makes no use of: transformers warns and leaves them out."""
+    if not isinstance(paths, list) or not all(str(path).endswith(".safetensors") for path in paths):
+        return
+    read = {f"{name}.outlier_{part}" for name in whole["outliers"] for part in ("row", "column", "value")}
+    read |= {f"{name}.codes" for group in whole["inputs"] for name in group if name not in whole["tied"]}
+    layers = {name for group in whole["inputs"] for name in group}
+    for path in paths:
+        with safe_open(path, framework="pt") as stored:
+            for key in stored.keys():  # noqa: SIM118
+                name, _, part = key.rpartition(".")
+                if name in layers and part.startswith(("codes", "outlier_")) and key not in read:
+                    raise CompressionError(
+                        f"the weights hold {key}, which nothing reads: config.json was changed; compress again"
+                    )
+
+
+def _require_loaded(name: str, module: nn.Module) -> None:
+    """Refuse a module whose weights lack a tensor: transformers fills it with whatever is in memory, and warns."""
     for key, parameter in module.named_parameters(recurse=False):
         if not parameter.is_meta and not getattr(parameter, "_is_hf_initialized", False):
             raise CompressionError(
@@ -175,7 +233,7 @@ def _require_loaded(name: str, module: CompressedFeedForward) -> None:
 def mark_compressed(model: Any) -> None:
     """Write the specs into the model's config, so that ``save_pretrained`` stores them."""
     specs = {name: module.spec for name, module in compressed_ffns(model).items()}
-    config = FFNHeavyHitterConfig(specs)
+    config = FFNHeavyHitterConfig(specs, whole=describe(model))
     model.config.quantization_config = config
     model.hf_quantizer = FFNHeavyHitterQuantizer(config, pre_quantized=True)
     model.is_quantized = True

@@ -23,7 +23,7 @@ from ffn_heavyhitter.errors import UnsupportedArchitectureError
 from ffn_heavyhitter.feedforward import run_neurons
 from ffn_heavyhitter.weights import FFNWeights
 
-__all__ = ["checked"]
+__all__ = ["checked", "first_output", "sample_inputs"]
 
 _TOKENS = 8
 
@@ -52,14 +52,14 @@ def checked(model: nn.Module, ffns: Sequence[FFN]) -> list[FFN]:
     was_training = model.training
     model.eval()
     try:
-        inputs = _inputs(model)
-        before = None if inputs is None else _outputs(model, inputs)
+        inputs = sample_inputs(model)
+        before = None if inputs is None else first_output(model, inputs)
         if inputs is None or before is None:
             return [ffn.without_norm() for ffn in ffns]
         with ExitStack() as stack:
             for ffn in ffns:
                 stack.enter_context(_from_weights(ffn))
-            after = _outputs(model, inputs)
+            after = first_output(model, inputs)
         if after is None or not _close(before, after):
             raise UnsupportedArchitectureError(
                 f"{type(model).__name__}: run from its weights as the adapter of {type(ffns[0].block).__name__} says "
@@ -72,7 +72,7 @@ def checked(model: nn.Module, ffns: Sequence[FFN]) -> list[FFN]:
         model.train(was_training)
 
 
-def _inputs(model: Any) -> dict[str, Tensor] | None:
+def sample_inputs(model: Any) -> dict[str, Tensor] | None:
     """A few tokens, or one random image, as this model takes them."""
     config: Any = getattr(model, "config", None)
     if not hasattr(config, "get_text_config"):
@@ -91,7 +91,7 @@ def _inputs(model: Any) -> dict[str, Tensor] | None:
     return {"pixel_values": image.to(first.device, first.dtype)}
 
 
-def _outputs(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor | None:
+def first_output(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor | None:
     """The first output; None where the model takes other inputs than these."""
     try:
         with torch.no_grad():
@@ -116,7 +116,7 @@ def _same_when_scaled(model: nn.Module, inputs: dict[str, Tensor], ffns: Sequenc
     with ExitStack() as stack:
         for ffn in scaled:
             stack.enter_context(_scaled(ffn))
-        after = _outputs(model, inputs)
+        after = first_output(model, inputs)
         return after is not None and torch.equal(after, before)
 
 
