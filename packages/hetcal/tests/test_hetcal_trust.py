@@ -18,9 +18,10 @@ from hetcal import (
     load,
     save,
 )
+from hetcal.copies import copies
 from hetcal.folds import make_folds, out_of_fold
 from hetcal.links import sigmoid
-from hetcal.rows import clusters_of, copies, effective_rows, worth
+from hetcal.rows import clusters_of, effective_rows, worth
 from hetcal.scorer import as_days, as_text
 from hetcal_cases import heterogeneous
 from hypothesis import given, settings
@@ -171,7 +172,7 @@ def test_groups_and_copies_join():
     X, y, z = np.vstack([X] * 4), np.tile(y, 4), np.tile(z, 4)
     groups = np.repeat(np.arange(4), 300)
     assert np.unique(clusters_of(groups, X, z, y)).size == 1
-    assert np.unique(clusters_of(groups, X + groups[:, None], z, y)).size == 4
+    assert np.unique(clusters_of(groups, X + 3000 * groups[:, None], z, y)).size == 4
 
 
 # -- weights -------------------------------------------------------------------------------------------------------
