@@ -5,8 +5,8 @@
 """CatBoost on one cell: ``peer_catboost.py CELL OUT`` writes test probabilities and CPU times.
 
 ``cat_feature`` has the base logit as one more feature; ``cat_stack`` is fitted on the features alone and joined with
-the logit by a logistic regression on out-of-fold logits. Both keep CatBoost's defaults but for the number of rounds, which
-is the mean of what early stopping (40 rounds) finds in three folds, and refit on all calibration rows.
+the logit by a logistic regression on out-of-fold logits. Both keep CatBoost's defaults but for the number of rounds,
+which is the mean of what early stopping (40 rounds) finds in three folds, and are refitted on all calibration rows.
 """
 
 import sys

@@ -223,16 +223,15 @@ def _forest(forest: Forest) -> dict[str, Any]:
     for part in forest.parts:
         before = len(trees)
         for booster in part.boosters:
-            dump = booster.dump_model(num_iteration=part.rounds)
             sets = part.sizes if part.candidate.category_sets else {}
-            trees += [_boosted(tree["tree_structure"], sets) for tree in dump["tree_info"]]
+            trees += [_boosted(tree["tree_structure"], sets) for tree in booster.dump_model()["tree_info"]]
         parts.append(
             {
                 "name": part.candidate.name,
                 "trees": len(trees) - before,
                 "models": len(part.boosters),
-                "scale": part.slope,
-                "centre": part.centre,
+                "scale": 1.0,
+                "centre": 0.0,
             }
         )
     return {"way": "forest", "coefficients": forest.coefficients.tolist(), "parts": parts, "trees": trees}

@@ -1,9 +1,9 @@
 """Rows that are copies of each other, exact or nearly: exported twice, rounded, jittered, with a time stamp beside.
 
 Two rows agree in a column where they differ by at most a tolerance, a share of its spread; whole numbers and codes of
-categories must be equal. A column on which a share p_k of all pairs agree tells -log p_k when two rows agree on it; rows
-are linked that agree on four fifths of what all columns tell. That alone does not make copies: where features are few
-or discrete, independent rows agree as well, and where they are dense they come near. Copies moreover
+categories must be equal. A column on which a share p_k of all pairs agree tells -log p_k when two rows agree on it;
+linked are rows that agree on four fifths of what all columns tell. That alone does not make copies: where features are
+few or discrete, independent rows agree as well, and where they are dense they come near. Copies moreover
 
     agree more often    the rate of linked pairs is far above exp(-4/5 sum_k -log p_k), that of unrelated columns;
     keep a distance     a tenth of the tolerance links nearly as many, while of smooth densities few are left;

@@ -41,6 +41,7 @@ __all__ = ["HeterogeneousCalibrator"]
 
 FEWEST_ROWS = 200  # effective ones; below it nothing but the global map is tried
 FEW_LOGITS = 10  # so few may all lie in [0, 1] by chance
+FEW_FOR_FOLDS, SHUFFLES = 5000, 3  # with fewer effective rows the forest's folds are shuffled so often
 NAMED_PARTITIONERS = ("auto", "tree", "bag", "forest", "groups", "global", "identity")
 
 
@@ -354,42 +355,68 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         if name in ("auto", "tree", "bag", "forest") and (poor or usable == 0):
             return ["identity", "global"] if enough else ["global"]
         if name == "auto":
-            strong = "forest" if importlib.util.find_spec("lightgbm") else "bag"
-            return ["identity", "global", "tree", strong]
+            return ["identity", "global", *(["forest"] if importlib.util.find_spec("lightgbm") else ["tree", "bag"])]
         return ["identity", "global", name] if not poor else ["global", name]
 
     def _fit_chosen(self, X: Any, encoded: Floats, z: Floats, judge: Judge, groups: Any, kept: Any) -> None:
-        ways, whole = self._ways(encoded, judge), judge
+        ways = self._ways(encoded, judge)
+        shuffles: list[Folds] = []
+        if len(ways) > 1 or ways == ["forest"]:
+            seed = 0 if self.random_state is None else self.random_state
+            again = self.n_effective_ < FEW_FOR_FOLDS and ways[-1] == "forest" and isinstance(self.cv, int | np.integer)
+            common = {"weight": judge.weight, "groups": groups, "clusters": judge.clusters, "kept": kept}
+            shuffles = [
+                make_folds(self.cv, encoded, judge.y, seed=seed + number, **common)
+                for number in range(SHUFFLES if again else 1)
+            ]
+        if ways[-1] == "forest":
+            self._combine(ways, X, encoded, z, judge, shuffles)
+        else:
+            self._compare(ways, X, encoded, z, judge, shuffles[0] if shuffles else None)
+
+    def _combine(
+        self, ways: list[str], X: Any, encoded: Floats, z: Floats, judge: Judge, shuffles: list[Folds]
+    ) -> None:
+        """The boosted candidates with the global map, as far as they are trusted; else the global map or nothing."""
+        forest = self._fit_forest(encoded, z, judge, shuffles, shrunk=len(ways) > 1)
+        oof = {"forest": forest.out_of_fold}
+        chosen, reason = "forest", "asked for; nothing was compared"
+        if len(ways) > 1:
+            oof = {
+                "identity": z,
+                "global": out_of_fold(shuffles[0], self._learner("global", X, encoded, z, judge)),
+                **oof,
+            }
+        rows = ~np.isnan(np.sum(list(oof.values()), axis=0))
+        oof, seen = {way: logits[rows] for way, logits in oof.items()}, judge.on(rows)
+        if len(ways) > 1:
+            shares = ", ".join(f"{name} {share:.2f}" for name, share in forest.weights)
+            gain = f"{abs(forest.gain):.5f} (s.e. {forest.standard_error:.5f}) on global"
+            reason = f"boosted candidates ({shares}) {'gain' if forest.gain >= 0 else 'lose'} {gain}"
+            if forest.parts and seen.gain(oof["identity"], oof["forest"])[0] > 0:
+                reason += f" and are trusted by {forest.trust:.2f}: forest it is"
+            else:
+                chosen, simple = choose(["identity", "global"], oof, seen)
+                reason += f", which is not enough; {simple}"
+        self.way_ = chosen
+        self.model_: Regions | Forest | Bag | None = forest if chosen == "forest" else None
+        self.selection_ = self._summary(chosen, reason, oof, z[rows], seen, rows, forest)
+
+    def _compare(self, ways: list[str], X: Any, encoded: Floats, z: Floats, judge: Judge, folds: Folds | None) -> None:
+        """One way among several by two standard errors; or the only one."""
+        whole = judge
         fitted: dict[str, Any] = {}
         oof: dict[str, Floats] = {}
-        folds = None
-        if len(ways) > 1 or ways == ["forest"]:
-            folds = make_folds(
-                self.cv,
-                encoded,
-                judge.y,
-                weight=judge.weight,
-                groups=groups,
-                clusters=judge.clusters,
-                kept=kept,
-                seed=0 if self.random_state is None else self.random_state,
-            )
         dropped = ""
         # where several regional ways compete the tree comes last, and only as long as it keeps up
         for way in sorted(ways, key=lambda way: way == "tree"):
             if way == "identity":
                 oof[way] = z
-            elif way == "forest" and folds is not None:
-                fitted[way] = self._fit_forest(encoded, z, judge, folds, oof.get("global"))
-                oof[way] = fitted[way].out_of_fold
-                if len(ways) > 1 and not fitted[way].keeps_features:
-                    ways.remove(way)
-                    dropped = "the forest's features get no weight beside the score"
             elif way == "bag":
                 fitted[way] = self._fit_bag(encoded, z, judge)
                 oof[way] = self._scaled(fitted[way], judge, folds)
             elif folds is not None:
-                rival = oof.get(ways[-1]) if way == "tree" and ways[-1] in ("forest", "bag") else None
+                rival = oof.get(ways[-1]) if way == "tree" and ways[-1] == "bag" else None
                 lost: list[str] = []
 
                 def hopeless(so_far: Floats, rival: Any = rival, lost: list[str] = lost) -> bool:
@@ -422,8 +449,8 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             everything = np.arange(z.size)
             fitted[chosen] = self._fit_regions(chosen, X, encoded, z, whole, everything, self.overall_)
         self.way_ = chosen
-        self.model_: Regions | Forest | Bag | None = fitted.get(chosen)
-        self.selection_ = self._summary(chosen, reason, oof, fitted, z[rows], judge, rows)
+        self.model_ = fitted.get(chosen)
+        self.selection_ = self._summary(chosen, reason, oof, z[rows], judge, rows, None)
 
     def _fit_bag(self, encoded: Floats, z: Floats, judge: Judge) -> Bag:
         return fit_bag(
@@ -462,20 +489,17 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
 
         return fit
 
-    def _fit_forest(
-        self, encoded: Floats, z: Floats, judge: Judge, folds: Folds, platt_out_of_fold: Floats | None
-    ) -> Forest:
+    def _fit_forest(self, encoded: Floats, z: Floats, judge: Judge, shuffles: list[Folds], shrunk: bool) -> Forest:
         columns = self.encoder_.columns
         return fit_forest(
             encoded,
             z,
             self.overall_[0] + self.overall_[1] * z,
-            judge.y,
-            judge.weight,
+            judge,
             sizes={i: len(columns[i].values or ()) for i in self.encoder_.category_positions},
-            folds=folds,
-            platt_out_of_fold=platt_out_of_fold,
+            shuffles=shuffles,
             thorough=self.quality == "high",
+            shrunk=shrunk,
             seed=0 if self.random_state is None else self.random_state,
             threads=self.threads,
         )
@@ -515,10 +539,10 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         chosen: str,
         reason: str,
         oof: dict[str, Floats],
-        fitted: dict[str, Any],
         z: Floats,
         judge: Judge,
         rows: NDArray[np.bool_],
+        forest: Forest | None,
     ) -> Selection:
         """Figures of every way on the rows that all of them have an out-of-fold logit for."""
         y, weight = judge.y, judge.weight
@@ -532,11 +556,12 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             same_ranks = way in ("identity", "global") or not ranked  # one increasing map serves all rows
             choices.append(Choice(way, loss, base_auc if same_ranks else roc_auc(y, logits, weight), gain, error))
         lift = next((c.auc for c in choices if c.name == chosen), float("nan")) - base_auc
-        forest = fitted.get("forest")
-        alone = None
-        if forest is not None and ranked:
-            alone = roc_auc(y, forest.features_only[rows], weight) - base_auc
-        return Selection(chosen, reason, tuple(choices), lift, alone, () if forest is None else forest.race)
+        if forest is None:
+            return Selection(chosen, reason, tuple(choices), lift, None)
+        alone = roc_auc(y, forest.features_only[rows], weight) - base_auc if ranked else None
+        used = chosen == "forest"
+        weights, trust = forest.weights if used else (), forest.trust if used else 0.0
+        return Selection(chosen, reason, tuple(choices), lift, alone, forest.race, weights, trust)
 
     # -- prediction ------------------------------------------------------------------------------------------
 

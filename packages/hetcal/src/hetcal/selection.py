@@ -57,7 +57,11 @@ class Selection:
         Out-of-fold AUC minus the base score's AUC of the forest's g(x), which never saw the score: where it is
         close to ``lift``, the calibrator is mostly a second model. None where no such forest was fitted.
     race : tuple of (str, float)
-        The forest's candidates and their log-loss on the first fold, best first.
+        The boosted candidates and their log-loss out of fold beside the global map, best first.
+    weights : tuple of (str, float)
+        What share the candidates have that the chosen forest is made of.
+    trust : float
+        How far from the global map to their stack the chosen forest goes, from 0 to 1.
     """
 
     chosen: str
@@ -66,6 +70,8 @@ class Selection:
     lift: float
     features_only: float | None
     race: tuple[tuple[str, float], ...] = ()
+    weights: tuple[tuple[str, float], ...] = ()
+    trust: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,9 +88,18 @@ class Judge:
             return self
         return Judge(*(None if v is None else v[rows] for v in (self.y, self.weight, self.clusters)))  # type: ignore[arg-type]
 
+    @property
+    def rows(self) -> float:
+        """Independent rows that these amount to."""
+        return float(self.y.size if self.weight is None else self.weight.sum())
+
     def gain(self, worse: Floats, better: Floats) -> tuple[float, float]:
         """Log-loss of the first logits minus that of the second, and its standard error."""
-        return paired(logistic_loss(self.y, worse) - logistic_loss(self.y, better), self.weight, self.clusters)
+        return self.paired(logistic_loss(self.y, worse) - logistic_loss(self.y, better))
+
+    def paired(self, difference: Floats) -> tuple[float, float]:
+        """Mean of a number a row, and its standard error."""
+        return paired(difference, self.weight, self.clusters)
 
 
 def paired(difference: Floats, weight: Floats | None, clusters: Clusters | None = None) -> tuple[float, float]:
