@@ -18,7 +18,7 @@ from hetcal.folds import Folds
 from hetcal.links import Floats
 from hetcal.neutral import with_neutral_branches
 
-__all__ = ["CANDIDATES", "Boosted", "Candidate", "Rows", "Run"]
+__all__ = ["CANDIDATES", "COUNTS", "Boosted", "Candidate", "Rows", "Run"]
 
 COMMON: dict[str, Any] = {
     "learning_rate": 0.1,

@@ -6,7 +6,7 @@
     answer = P + s (f - P)      s = 0 without a gain, else the larger of
 
         1 - 1.5 (e / G)^2                              James-Stein's positive part
-        min(1, sqrt(B / V)) min(1, 2 G / e)            a move that costs at most B if it is all noise
+        min(1, sqrt(B / V)) clip(2 G / e - 1, 0, 1)    a move that costs at most B if it is all noise
 
 with G the gain of f over P in log-loss out of fold, less 1 / n for the weight that was fitted to it, e its standard
 error, and V = mean p (1 - p) (f - P)^2 / 2 what f costs if P is right. Everything is counted in independent rows: rows
@@ -70,10 +70,10 @@ def trust(platt: Floats, moved: Floats, judge: Judge) -> tuple[float, float, flo
     """How far to go from the Platt logits to the moved ones, in [0, 1]; the gain G and its standard error."""
     gain, error = judge.gain(platt, moved)
     gain -= 1.0 / judge.rows
-    if gain <= 0:
-        return 0.0, gain, error
+    if gain <= 0 or error == 0:
+        return float(gain > 0), gain, error
     p = sigmoid(platt)
     cost = 0.5 * float(np.average(p * (1.0 - p) * (moved - platt) ** 2, weights=judge.weight))
     certain = 1.0 - JAMES_STEIN * (error / gain) ** 2
     small = min(1.0, (NOISE_BUDGET / cost) ** 0.5) if cost > 0 else 0.0
-    return max(certain, small * min(1.0, 2.0 * gain / error) if error > 0 else 1.0), gain, error
+    return max(certain, small * min(1.0, max(0.0, 2.0 * gain / error - 1.0))), gain, error

@@ -4,7 +4,7 @@ a + b z is the global Platt fit; the g_k are LightGBM forests (``boosting``) on 
 the score, so that within any cell of feature space the ranking stays the base model's. ``combination`` says how much
 each is worth and how far the sum is trusted:
 
-1. every candidate is fitted on the folds, of three shuffles where rows are few; one that is three standard errors
+1. every candidate that has rows for its leaves is fitted on the folds, of three shuffles where rows are few; one that is three standard errors
    behind the best on the first two folds is not fitted on the others;
 2. the heaviest of those that are left are kept, stacked with the Platt logit, and shrunk towards it;
 3. each is refitted on all rows. With ``thorough`` all are kept, and the fold models themselves are the forest, many
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hetcal.boosting import CANDIDATES, Boosted, Rows, Run
+from hetcal.boosting import CANDIDATES, COUNTS, Boosted, Rows, Run
 from hetcal.combination import ALONE, TOGETHER, mix, stacked, trust
 from hetcal.folds import Folds
 from hetcal.links import Floats, logistic_loss
@@ -28,6 +28,7 @@ __all__ = ["Forest", "fit_forest"]
 
 HEATS = 2  # folds after which a candidate may be given up
 HOPELESS = 3.0  # standard errors behind the best
+SMALLEST = 8  # leaves that a candidate may have however few the rows
 KEPT = 4  # candidates that are refitted
 LIGHTEST = 0.05  # weight below which one is not kept
 ALONE_AT = 0.6  # of the sum of squared weights, from which on hardly anything is averaged
@@ -124,7 +125,9 @@ def _run(
     rows: Rows, platt: Floats, judge: Judge, shuffles: list[Folds]
 ) -> tuple[list[list[Run]], list[tuple[str, float]]]:
     """The runs of each candidate, one a shuffle; and the log-loss of those that were given up."""
-    first = [Run(candidate, shuffles[0]) for candidate in CANDIDATES]
+    room = 0.8 * judge.rows / COUNTS["min_child_samples"]  # leaves that the rows of four folds can fill
+    fitting = [candidate for candidate in CANDIDATES if candidate.num_leaves <= max(room, SMALLEST)]
+    first = [Run(candidate, shuffles[0]) for candidate in fitting]
     heats = min(HEATS, len(shuffles[0].pairs))
     for run in first:
         for _ in range(heats):
