@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--base", default="mlp", choices=["mlp", "gbdt"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--times", action="store_true", help="measure all methods again, alternating")
-    parser.add_argument("--high", action="store_true", help='measure quality="high" as well')
+    parser.add_argument("--ways", nargs="+", default=["platt", "auto", "tree", "bag"], help="also: high")
     parser.add_argument("--redo-ours", action="store_true")
     parser.add_argument("--mcgrad-python", help="interpreter of an environment that has mcgrad")
     parser.add_argument("--catboost-python", help="interpreter of an environment that has catboost")
@@ -180,7 +180,7 @@ def main() -> None:
                     )
             if arguments.times or arguments.redo_ours or not (cell / "ours.npz").exists():
                 ours = [sys.executable, str(HERE / "ours.py"), str(cell), str(cell / "ours.npz")]
-                execute([*ours, *(["--high"] if arguments.high else [])], arguments.lock)
+                execute([*ours, "--ways", *arguments.ways], arguments.lock)
             rows += score(cell, [*PEERS, "ours"])
     show(pd.DataFrame(rows))
     show_shares(pd.DataFrame(rows))

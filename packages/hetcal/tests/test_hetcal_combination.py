@@ -50,7 +50,7 @@ def test_the_stack_minimises_its_objective(seed):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_weights_and_trust_by_their_formulas(seed):
-    platt, candidates, y, rng = columns_of(seed, use=[0.0, 0.1, 0.5][seed % 3])
+    platt, candidates, y, _ = columns_of(seed, use=[0.0, 0.1, 0.5][seed % 3])
     clusters = np.repeat(np.arange(100), 4) if seed % 2 else None
     worth = np.full(400, 0.25) if seed % 2 else None
     judge = Judge(y, worth, clusters)
@@ -76,9 +76,7 @@ def test_weights_and_trust_by_their_formulas(seed):
     p = sigmoid(platt)
     cost = np.mean(p * (1 - p) * (moved - platt) ** 2) / 2
     expected = (
-        max(1 - 1.5 * (e / gain) ** 2, min(1, (0.0006 / cost) ** 0.5) * np.clip(2 * gain / e - 1, 0, 1))
-        if gain > 0
-        else 0
+        max(1 - (e / gain) ** 2, min(1, (0.001 / cost) ** 0.5) * np.clip(2 * gain / e - 1, 0, 1)) if gain > 0 else 0
     )
     assert s == pytest.approx(expected)
     assert 0 <= s <= 1

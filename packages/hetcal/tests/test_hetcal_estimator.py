@@ -75,7 +75,7 @@ def test_no_gain_comes_out_as_global_or_next_to_it():
         if model.selection_.chosen == "forest":
             moved += 1
             excess = logistic_loss(sigmoid(eta), answer) - logistic_loss(sigmoid(eta), a + b * logits)
-            assert excess.mean() < 6e-4
+            assert excess.mean() < 1e-3
         else:
             assert model.selection_.chosen == "global"
             np.testing.assert_allclose(answer, a + b * logits, atol=1e-12)

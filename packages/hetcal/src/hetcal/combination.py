@@ -5,7 +5,7 @@
     f      = t0 + t1 g + t2 P   logistic stacking, t1, t2 >= 0, drawn to (1/2, 1/2) by what m = 200 rows would say
     answer = P + s (f - P)      s = 0 without a gain, else the larger of
 
-        1 - 1.5 (e / G)^2                              James-Stein's positive part
+        1 - (e / G)^2                                  James-Stein's positive part
         min(1, sqrt(B / V)) clip(2 G / e - 1, 0, 1)    a move that costs at most B if it is all noise
 
 with G the gain of f over P in log-loss out of fold, less 1 / n for the weight that was fitted to it, e its standard
@@ -25,9 +25,8 @@ __all__ = ["mix", "stack", "stacked", "trust"]
 
 TEMPERATURE = 6.0
 ALONE, TOGETHER = 50.0, 200.0  # rows that the pull to halves is worth, for one candidate and for their mean
-JAMES_STEIN = 1.5
 TINY = 1e-6  # a column that does not vary tells nothing, and still has one answer
-NOISE_BUDGET = 0.0006  # of log-loss, B above
+NOISE_BUDGET = 0.001  # of log-loss, B above
 
 
 def stack(columns: list[Floats], y: Floats, weight: Floats | None, mean: Floats, rows: float) -> Floats:
@@ -74,6 +73,6 @@ def trust(platt: Floats, moved: Floats, judge: Judge) -> tuple[float, float, flo
         return float(gain > 0), gain, error
     p = sigmoid(platt)
     cost = 0.5 * float(np.average(p * (1.0 - p) * (moved - platt) ** 2, weights=judge.weight))
-    certain = 1.0 - JAMES_STEIN * (error / gain) ** 2
+    certain = 1.0 - (error / gain) ** 2
     small = min(1.0, (NOISE_BUDGET / cost) ** 0.5) if cost > 0 else 0.0
     return max(certain, small * min(1.0, max(0.0, 2.0 * gain / error - 1.0))), gain, error

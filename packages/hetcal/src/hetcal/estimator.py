@@ -5,9 +5,10 @@ Four ways to turn a base logit z and a row x into a calibrated logit, in the ord
     identity  z
     global    a + b z                                  Platt on logits
     tree      a_k + b_k z, k = leaf of x               shrunk by empirical Bayes
-    forest    c0 + c1 g(x) + c2 (a + b z)              see ``forest``
+    forest    c0 + sum_k c_k g_k(x, z) + c (a + b z)   see ``forest``
 
-With ``selection="cv"`` the choice is by out-of-fold log-loss on the calibration rows, see ``selection``.
+With ``selection="cv"`` out-of-fold log-loss on the calibration rows decides: how far a forest is trusted beside the
+global map (``combination``), or which of the other ways is taken (``selection``).
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
     Parameters
     ----------
     partitioner : str, partitioner or callable, default="auto"
-        "auto" compares the global map, a tree and (with the ``forest`` extra) a forest; without that extra, bagged
-        trees take the forest's place. "tree" is the light mode, "bag" the middle way, "forest" the raced forest,
+        "auto" combines boosted forests of several capacities with the global map, as far as they are trusted; without
+        the ``forest`` extra it compares the global map, a tree and bagged trees. "tree" is the light mode, "bag" the
+        middle way, "forest" the boosted forests of "auto" (all the way with ``selection=None``),
         "groups" the ``groups=`` given to fit; "global" is Platt scaling, "identity" nothing. A ``TreePartitioner``,
         ``GroupPartitioner`` or ``CallablePartitioner``, or a function X -> integers, works as well.
     calibrator : str, default="platt"
@@ -62,12 +64,12 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
     shrinkage : {"eb", "hierarchy", "none"} or float, default="eb"
         See ``calibrators.fit_leaf_map``.
     selection : {"cv", None}, default="cv"
-        Compare by out-of-fold log-loss and fall back to simpler maps, or take ``partitioner`` as it is.
+        Compare by out-of-fold log-loss and fall back on simpler maps, or take ``partitioner`` as it is.
     cv : int, splitter or iterable of (train, test) rows, default=5
         Test parts must not overlap; rows that none holds are not scored.
     quality : {"standard", "high"}, default="standard"
-        "high" races one more candidate, which sees the score, keeps two and predicts from all fold models: a little
-        more lift, five to ten times slower to predict.
+        Of forests: "standard" fits one model of each kept candidate on all rows; "high" keeps all candidates and
+        predicts from their fold models, many times slower.
     score_column : str or int, optional
         Column of X that holds the base model's score, for pipelines and searches; instead of ``scores``/``logits``.
     score_kind : {"logit", "probability"}, default="logit"

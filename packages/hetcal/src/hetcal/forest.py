@@ -4,8 +4,8 @@ a + b z is the global Platt fit; the g_k are LightGBM forests (``boosting``) on 
 the score, so that within any cell of feature space the ranking stays the base model's. ``combination`` says how much
 each is worth and how far the sum is trusted:
 
-1. every candidate that has rows for its leaves is fitted on the folds, of three shuffles where rows are few; one that is three standard errors
-   behind the best on the first two folds is not fitted on the others;
+1. every candidate that has rows for its leaves is fitted on the folds, of three shuffles where rows are few; one that
+   is three standard errors behind the best on the first two folds is not fitted on the others;
 2. the heaviest of those that are left are kept, stacked with the Platt logit, and shrunk towards it;
 3. each is refitted on all rows. With ``thorough`` all are kept, and the fold models themselves are the forest, many
    times slower to predict.
