@@ -13,7 +13,6 @@ global map (``combination``), or which of the other ways is taken (``selection``
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,26 +22,24 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from hetcal import validation
-from hetcal.bag import Bag, fit_bag
+from hetcal.bag import Bag
 from hetcal.calibrators import CALIBRATORS, platt
+from hetcal.contest import FEWEST_ROWS, Contest, Model
 from hetcal.errors import DataError
 from hetcal.features import FeatureEncoder
-from hetcal.folds import Folds, make_folds, out_of_fold
-from hetcal.forest import Forest, fit_forest
+from hetcal.forest import Forest
 from hetcal.leafwise import Leaves
-from hetcal.links import Floats, logistic_loss, logit, sigmoid
-from hetcal.partition import CallablePartitioner, GroupPartitioner, TreePartitioner
-from hetcal.regions import Regions, fit_regions
+from hetcal.links import Floats, logit, sigmoid
+from hetcal.partition import GroupPartitioner
+from hetcal.regions import Regions
 from hetcal.rows import clusters_of, effective_rows, worth
-from hetcal.selection import Choice, Judge, Selection, behind, choose
+from hetcal.selection import Judge, Selection
 from hetcal.tables import column_of, is_table, keys_of, take_columns, take_rows
 from hetcal.theory import roc_auc
 
 __all__ = ["HeterogeneousCalibrator"]
 
-FEWEST_ROWS = 200  # effective ones; below it nothing but the global map is tried
 FEW_LOGITS = 10  # so few may all lie in [0, 1] by chance
-FEW_FOR_FOLDS, SHUFFLES = 5000, 3  # with fewer effective rows the forest's folds are shuffled so often
 NAMED_PARTITIONERS = ("auto", "tree", "bag", "forest", "groups", "global", "identity")
 
 
@@ -124,6 +121,10 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
     """
 
     classes_: NDArray[Any]
+    encoder_: FeatureEncoder
+    overall_: tuple[float, float]
+    n_effective_: float
+    model_: Model
     selection_: Selection
 
     def __init__(
@@ -240,8 +241,16 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         if self.prior_correction is not None:
             mean = float(np.average(target, weights=weight))
             self.prior_shift_ = float(logit(np.array(self.prior_correction)) - logit(np.array(mean)))
-        source = groups if self._needs_groups else table
-        self._fit_chosen(source, encoded, z, Judge(target, weight, self._clusters), groups, kept)
+        contest = Contest(
+            settings=self,
+            table=groups if self._needs_groups else table,
+            encoded=encoded,
+            z=z,
+            judge=Judge(target, weight, self._clusters),
+            groups=groups,
+            kept=kept,
+        )
+        self.way_, self.model_, self.selection_ = contest.result()
         del self._clusters
         return self
 
@@ -341,229 +350,6 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             column, rest = X[:, self.score_column], np.delete(X, self.score_column, axis=1)
         given = {"logits": column} if self.score_kind == "logit" else {"scores": column}
         return rest, validation.base_logits(given.get("scores"), given.get("logits"), len(X))
-
-    def _ways(self, encoded: Floats, judge: Judge) -> list[str]:
-        """The ways to compare, simple to costly; the last is the one asked for."""
-        name = self.partitioner if isinstance(self.partitioner, str) else "regions"
-        one = np.ones_like(judge.y) if judge.weight is None else judge.weight
-        scarce = min(one[judge.y >= 0.5].sum(), one[judge.y < 0.5].sum()) < 10
-        enough = self.n_effective_ >= FEWEST_ROWS
-        if name in ("identity", "global"):
-            return [name]
-        if name != "auto" and self.selection is None:
-            return [name]
-        poor = not enough or scarce
-        usable = sum(not column.aside for column in self.encoder_.columns)
-        if name in ("auto", "tree", "bag", "forest") and (poor or usable == 0):
-            return ["identity", "global"] if enough else ["global"]
-        if name == "auto":
-            return ["identity", "global", *(["forest"] if importlib.util.find_spec("lightgbm") else ["tree", "bag"])]
-        return ["identity", "global", name] if not poor else ["global", name]
-
-    def _fit_chosen(self, X: Any, encoded: Floats, z: Floats, judge: Judge, groups: Any, kept: Any) -> None:
-        ways = self._ways(encoded, judge)
-        shuffles: list[Folds] = []
-        if len(ways) > 1 or ways == ["forest"]:
-            seed = 0 if self.random_state is None else self.random_state
-            again = self.n_effective_ < FEW_FOR_FOLDS and ways[-1] == "forest" and isinstance(self.cv, int | np.integer)
-            common = {"weight": judge.weight, "groups": groups, "clusters": judge.clusters, "kept": kept}
-            shuffles = [
-                make_folds(self.cv, encoded, judge.y, seed=seed + number, **common)
-                for number in range(SHUFFLES if again else 1)
-            ]
-        if ways[-1] == "forest":
-            self._combine(ways, X, encoded, z, judge, shuffles)
-        else:
-            self._compare(ways, X, encoded, z, judge, shuffles[0] if shuffles else None)
-
-    def _combine(
-        self, ways: list[str], X: Any, encoded: Floats, z: Floats, judge: Judge, shuffles: list[Folds]
-    ) -> None:
-        """The boosted candidates with the global map, as far as they are trusted; else the global map or nothing."""
-        forest = self._fit_forest(encoded, z, judge, shuffles, shrunk=len(ways) > 1)
-        oof = {"forest": forest.out_of_fold}
-        chosen, reason = "forest", "asked for; nothing was compared"
-        if len(ways) > 1:
-            oof = {
-                "identity": z,
-                "global": out_of_fold(shuffles[0], self._learner("global", X, encoded, z, judge)),
-                **oof,
-            }
-        rows = ~np.isnan(np.sum(list(oof.values()), axis=0))
-        oof, seen = {way: logits[rows] for way, logits in oof.items()}, judge.on(rows)
-        if len(ways) > 1:
-            shares = ", ".join(f"{name} {share:.2f}" for name, share in forest.weights)
-            gain = f"{abs(forest.gain):.5f} (s.e. {forest.standard_error:.5f}) on global"
-            reason = f"boosted candidates ({shares}) {'gain' if forest.gain >= 0 else 'lose'} {gain}"
-            if forest.parts and seen.gain(oof["identity"], oof["forest"])[0] > 0:
-                reason += f" and are trusted by {forest.trust:.2f}: forest it is"
-            else:
-                chosen, simple = choose(["identity", "global"], oof, seen)
-                reason += f", which is not enough; {simple}"
-        self.way_ = chosen
-        self.model_: Regions | Forest | Bag | None = forest if chosen == "forest" else None
-        self.selection_ = self._summary(chosen, reason, oof, z[rows], seen, rows, forest)
-
-    def _compare(self, ways: list[str], X: Any, encoded: Floats, z: Floats, judge: Judge, folds: Folds | None) -> None:
-        """One way among several by two standard errors; or the only one."""
-        whole = judge
-        fitted: dict[str, Any] = {}
-        oof: dict[str, Floats] = {}
-        dropped = ""
-        # where several regional ways compete the tree comes last, and only as long as it keeps up
-        for way in sorted(ways, key=lambda way: way == "tree"):
-            if way == "identity":
-                oof[way] = z
-            elif way == "bag":
-                fitted[way] = self._fit_bag(encoded, z, judge)
-                oof[way] = self._scaled(fitted[way], judge, folds)
-            elif folds is not None:
-                rival = oof.get(ways[-1]) if way == "tree" and ways[-1] == "bag" else None
-                lost: list[str] = []
-
-                def hopeless(so_far: Floats, rival: Any = rival, lost: list[str] = lost) -> bool:
-                    loss = "" if rival is None else behind(so_far, rival, judge)
-                    lost += [loss] if loss else []
-                    return bool(loss)
-
-                total = out_of_fold(folds, self._learner(way, X, encoded, z, judge), hopeless)
-                if lost:
-                    count = sum(not np.isnan(total[test]).all() for _, test in folds.pairs)
-                    dropped = f"{way} loses {lost[0]} to {ways[-1]} on the first {count} of {len(folds.pairs)} folds"
-                    ways.remove(way)
-                else:
-                    oof[way] = total
-        if len(ways) == 1:
-            oof.setdefault(ways[0], z)
-        rows = ~np.isnan(np.sum([oof[way] for way in ways], axis=0))
-        oof, judge = {way: oof[way][rows] for way in oof if way in ways}, judge.on(rows)
-        if len(ways) == 1:
-            chosen, reason = ways[0], "asked for; nothing was compared"
-            if ways == ["global"] and self.partitioner != "global":
-                reason = (
-                    f"too few calibration rows or no features ({judge.y.size} rows, worth {self.n_effective_:.0f} "
-                    f"independent ones, {encoded.shape[1]} features)"
-                )
-        else:
-            chosen, reason = choose(ways, oof, judge)
-            reason = f"{dropped}; {reason}" if dropped else reason
-        if chosen in ("tree", "regions", "groups"):
-            everything = np.arange(z.size)
-            fitted[chosen] = self._fit_regions(chosen, X, encoded, z, whole, everything, self.overall_)
-        self.way_ = chosen
-        self.model_ = fitted.get(chosen)
-        self.selection_ = self._summary(chosen, reason, oof, z[rows], judge, rows, None)
-
-    def _fit_bag(self, encoded: Floats, z: Floats, judge: Judge) -> Bag:
-        return fit_bag(
-            encoded,
-            z,
-            judge.y,
-            judge.weight,
-            self.encoder_,
-            self.overall_,
-            clusters=judge.clusters,
-            seed=0 if self.random_state is None else self.random_state,
-        )
-
-    def _scaled(self, bag: Bag, judge: Judge, folds: Folds | None) -> Floats:
-        """The bag's out-of-bag logits on the right scale, which other folds give where there are folds."""
-        mean = bag.out_of_bag
-        if folds is None:
-            return bag.intercept + bag.slope * mean
-
-        def fit(train: Any) -> Any:
-            rows = train[~np.isnan(mean[train])]
-            a, b = platt(mean[rows], judge.y[rows], None if judge.weight is None else judge.weight[rows])
-            return lambda test: a + b * mean[test]
-
-        return out_of_fold(folds, fit)
-
-    def _learner(self, way: str, X: Any, encoded: Floats, z: Floats, judge: Judge) -> Any:
-        """What ``out_of_fold`` calls: rows to learn from -> (rows to judge -> their logits)."""
-
-        def fit(train: Any) -> Any:
-            a, b = platt(z[train], judge.y[train], None if judge.weight is None else judge.weight[train])
-            if way == "global":
-                return lambda test: a + b * z[test]
-            regions = self._fit_regions(way, X, encoded, z, judge, train, (a, b))
-            return lambda test: regions.logits(take_rows(X, test), encoded[test].T, z[test])
-
-        return fit
-
-    def _fit_forest(self, encoded: Floats, z: Floats, judge: Judge, shuffles: list[Folds], shrunk: bool) -> Forest:
-        columns = self.encoder_.columns
-        return fit_forest(
-            encoded,
-            z,
-            self.overall_[0] + self.overall_[1] * z,
-            judge,
-            sizes={i: len(columns[i].values or ()) for i in self.encoder_.category_positions},
-            shuffles=shuffles,
-            thorough=self.quality == "high",
-            shrunk=shrunk,
-            seed=0 if self.random_state is None else self.random_state,
-            threads=self.threads,
-        )
-
-    def _new_partitioner(self, way: str) -> Any:
-        from sklearn.base import clone
-
-        if way == "tree":
-            return TreePartitioner(random_state=0 if self.random_state is None else self.random_state)
-        if way == "groups":
-            return GroupPartitioner()
-        if hasattr(self.partitioner, "fit"):
-            return clone(self.partitioner)
-        return CallablePartitioner(self.partitioner)
-
-    def _fit_regions(
-        self, way: str, X: Any, encoded: Floats, z: Floats, judge: Judge, rows: Any, overall: tuple[float, float]
-    ) -> Regions:
-        """Regions learnt from some rows; ``overall`` is the global Platt fit on the same."""
-        every = rows.size == z.size
-        return fit_regions(
-            self._new_partitioner(way),
-            X if every else take_rows(X, rows),
-            encoded if every else encoded[rows],
-            z[rows],
-            judge.y[rows],
-            None if judge.weight is None else judge.weight[rows],
-            self.encoder_,
-            overall,
-            calibrator=self.calibrator,
-            shrinkage=self.shrinkage,
-            monotone=self.monotone,
-        )
-
-    def _summary(
-        self,
-        chosen: str,
-        reason: str,
-        oof: dict[str, Floats],
-        z: Floats,
-        judge: Judge,
-        rows: NDArray[np.bool_],
-        forest: Forest | None,
-    ) -> Selection:
-        """Figures of every way on the rows that all of them have an out-of-fold logit for."""
-        y, weight = judge.y, judge.weight
-        ranked = not self.soft_labels and y.size > 0 and y.min() < y.max()  # there is no AUC of soft labels
-        base_auc = roc_auc(y, z, weight) if ranked else float("nan")
-        reference = oof.get("global", self.overall_[0] + self.overall_[1] * z)
-        choices = []
-        for way, logits in oof.items() if y.size else ():
-            gain, error = judge.gain(reference, logits)
-            loss = float(np.average(logistic_loss(y, logits), weights=weight))
-            same_ranks = way in ("identity", "global") or not ranked  # one increasing map serves all rows
-            choices.append(Choice(way, loss, base_auc if same_ranks else roc_auc(y, logits, weight), gain, error))
-        lift = next((c.auc for c in choices if c.name == chosen), float("nan")) - base_auc
-        if forest is None:
-            return Selection(chosen, reason, tuple(choices), lift, None)
-        alone = roc_auc(y, forest.features_only[rows], weight) - base_auc if ranked else None
-        used = chosen == "forest"
-        weights, trust = forest.weights if used else (), forest.trust if used else 0.0
-        return Selection(chosen, reason, tuple(choices), lift, alone, forest.race, weights, trust)
 
     # -- prediction ------------------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ class Forest:
     gain, standard_error : float
         Log-loss of the Platt logit minus that of f.
     out_of_fold, features_only : (n,) arrays
-        Logits of the answer, and of the candidates that did not see the score.
+        Logits of the answer, and of the candidates that did not see the score, if one was left.
     """
 
     parts: tuple[Boosted, ...]
@@ -62,7 +62,7 @@ class Forest:
     gain: float
     standard_error: float
     out_of_fold: Floats
-    features_only: Floats
+    features_only: Floats | None
 
     def logits(self, X: Floats, z: Floats, platt_logits: Floats) -> Floats:
         """Calibrated logit of each row from encoded features, the raw logit and its Platt logit."""
@@ -157,10 +157,10 @@ def _run(
     return runs, given_up
 
 
-def _without_score(runs: list[list[Run]], columns: list[Floats], share: Floats) -> Floats:
+def _without_score(runs: list[list[Run]], columns: list[Floats], share: Floats) -> Floats | None:
     """The candidates that did not see the score, by their shares; a forest of the features alone."""
     blind = [k for k, each in enumerate(runs) if not each[0].candidate.with_score]
     if not blind:
-        return np.full_like(columns[0], np.nan)
+        return None
     weights = share[blind] + 1e-12
     return np.asarray((weights / weights.sum()) @ np.stack([columns[k] for k in blind]))

@@ -1,8 +1,8 @@
-"""The choice among fitted ways by out-of-fold log-loss, and the record of it.
+"""The choice among ways other than boosted forests by out-of-fold log-loss, and the record of any choice.
 
 To leave the global map a way must gain two standard errors, on the base score too, and to replace a simpler regional
 way one more, so that luck ends at the global map and no gain comes out as no gain and no harm. A tree that loses to the
-forest by three standard errors on the folds so far is not fitted on the others. Only rows that every way has an
+bag by three standard errors on the folds so far is not fitted on the others. Only rows that every way has an
 out-of-fold logit for are scored.
 """
 
