@@ -147,3 +147,14 @@ def test_claims_hold_on_fresh_rows():
     assert max(lost) < 0.006
     assert np.mean(lost) < 0.003
     assert moved <= 1
+
+
+@pytest.mark.parametrize("positives", [12, 25])
+def test_few_of_a_class_leave_the_global_map(positives):
+    """A dozen positives that boosting finds a rule for by chance say little, whatever their standard error."""
+    rng = np.random.default_rng(positives)
+    X, z = rng.normal(size=(1000, 4)), rng.normal(size=1000) - 4.0
+    y = np.zeros(1000, dtype=int)
+    y[np.argsort(-z - rng.logistic(size=1000))[:positives]] = 1
+    model = HeterogeneousCalibrator(threads=1).fit(X, y, logits=z)
+    assert model.selection_.chosen in ("identity", "global")

@@ -9,8 +9,9 @@
         min(1, sqrt(B / V)) clip(2 G / e - 1, 0, 1)    a move that costs at most B if it is all noise
 
 with G the gain of f over P in log-loss out of fold, less 1 / n for the weight that was fitted to it, e its standard
-error, and V = mean p (1 - p) (f - P)^2 / 2 what f costs if P is right. Everything is counted in independent rows: rows
-of a cluster share their worth, and standard errors are of clusters' sums.
+error, times sqrt(1 + 10 / m) for the m rows of the scarcer class, V = mean p (1 - p) (f - P)^2 / 2 what f costs if P is
+right, and B = mean p (1 - p) / 200: a move of a tenth in the logits. Everything is counted in independent rows: rows of
+a cluster share their worth, and standard errors are of clusters' sums.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ __all__ = ["mix", "stack", "stacked", "trust"]
 TEMPERATURE = 6.0
 ALONE, TOGETHER = 50.0, 200.0  # rows that the pull to halves is worth, for one candidate and for their mean
 TINY = 1e-6  # a column that does not vary tells nothing, and still has one answer
-NOISE_BUDGET = 0.001  # of log-loss, B above
+NOISE_BUDGET = 0.005  # mean square of the logits' move that may be noise, halved: 0.1^2 / 2
+SCARCE = 10.0  # rows of the scarcer class at which a variance is as good as twice its estimate
 
 
 def stack(columns: list[Floats], y: Floats, weight: Floats | None, mean: Floats, rows: float) -> Floats:
@@ -72,7 +74,10 @@ def trust(platt: Floats, moved: Floats, judge: Judge) -> tuple[float, float, flo
     if gain <= 0 or error == 0:
         return float(gain > 0), gain, error
     p = sigmoid(platt)
-    cost = 0.5 * float(np.average(p * (1.0 - p) * (moved - platt) ** 2, weights=judge.weight))
-    certain = 1.0 - (error / gain) ** 2
-    small = min(1.0, (NOISE_BUDGET / cost) ** 0.5) if cost > 0 else 0.0
-    return max(certain, small * min(1.0, max(0.0, 2.0 * gain / error - 1.0))), gain, error
+    spread = p * (1.0 - p)
+    cost = 0.5 * float(np.average(spread * (moved - platt) ** 2, weights=judge.weight))
+    budget = NOISE_BUDGET * float(np.average(spread, weights=judge.weight))
+    doubt = error * (1.0 + SCARCE / judge.scarcer) ** 0.5
+    certain = 1.0 - (doubt / gain) ** 2
+    small = min(1.0, (budget / cost) ** 0.5) if cost > 0 else 0.0
+    return max(certain, small * min(1.0, max(0.0, 2.0 * gain / doubt - 1.0))), gain, error

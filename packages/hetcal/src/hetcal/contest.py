@@ -32,6 +32,7 @@ __all__ = ["FEWEST_ROWS", "Contest", "Model"]
 
 FEWEST_ROWS = 200  # effective ones; below it nothing but the global map is tried
 FEWEST_OF_A_CLASS = 10
+FEWEST_FOR_FORESTS = 30  # with fewer of a class, standard errors of log-loss are too small for what it is worth
 FEW_FOR_FOLDS, SHUFFLES = 5000, 3  # with fewer effective rows the forest's folds are shuffled so often
 Model = Regions | Forest | Bag | None  # none where one map serves all rows
 
@@ -81,12 +82,14 @@ class Contest:
             return [name]
         worth = np.ones_like(judge.y) if judge.weight is None else judge.weight
         enough = settings.n_effective_ >= FEWEST_ROWS
-        poor = not enough or min(worth[judge.y >= 0.5].sum(), worth[judge.y < 0.5].sum()) < FEWEST_OF_A_CLASS
+        scarcer = min(worth[judge.y >= 0.5].sum(), worth[judge.y < 0.5].sum())
+        forest = name == "forest" or (name == "auto" and importlib.util.find_spec("lightgbm") is not None)
+        poor = not enough or scarcer < (FEWEST_FOR_FORESTS if forest else FEWEST_OF_A_CLASS)
         usable = sum(not column.aside for column in settings.encoder_.columns)
         if name in ("auto", "tree", "bag", "forest") and (poor or usable == 0):
             return ["identity", "global"] if enough else ["global"]
         if name == "auto":
-            return ["identity", "global", *(["forest"] if importlib.util.find_spec("lightgbm") else ["tree", "bag"])]
+            return ["identity", "global", *(["forest"] if forest else ["tree", "bag"])]
         return ["global", name] if poor else ["identity", "global", name]
 
     def _shuffles(self, count: int) -> list[Folds]:

@@ -93,6 +93,12 @@ class Judge:
         """Independent rows that these amount to."""
         return float(self.y.size if self.weight is None else self.weight.sum())
 
+    @property
+    def scarcer(self) -> float:
+        """Independent rows of the class that has fewer."""
+        positives = float(self.y.sum() if self.weight is None else self.y @ self.weight)
+        return min(positives, self.rows - positives)
+
     def gain(self, worse: Floats, better: Floats) -> tuple[float, float]:
         """Log-loss of the first logits minus that of the second, and its standard error."""
         return self.paired(logistic_loss(self.y, worse) - logistic_loss(self.y, better))
