@@ -75,9 +75,9 @@ def test_weights_and_trust_by_their_formulas(seed):
     assert e == pytest.approx(error(difference))
     p = sigmoid(platt)
     cost = np.mean(p * (1 - p) * (moved - platt) ** 2) / 2
-    expected = (
-        max(1 - (e / gain) ** 2, min(1, (0.001 / cost) ** 0.5) * np.clip(2 * gain / e - 1, 0, 1)) if gain > 0 else 0
-    )
+    doubt = e * np.sqrt(1 + 10 / (rows * min(y.mean(), 1 - y.mean())))
+    small = min(1, (0.005 * np.mean(p * (1 - p)) / cost) ** 0.5) * np.clip(2 * gain / doubt - 1, 0, 1)
+    expected = max(1 - (doubt / gain) ** 2, small) if gain > 0 else 0
     assert s == pytest.approx(expected)
     assert 0 <= s <= 1
 

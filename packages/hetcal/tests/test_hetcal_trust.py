@@ -362,7 +362,8 @@ def containers(table):
 @pytest.mark.parametrize("way", ["tree", "forest"])
 def test_one_table_in_every_container(way, tmp_path):
     table, y, z = rich_table(1500, 0)
-    model = HeterogeneousCalibrator(way, selection=None, threads=1).fit(table, y, logits=z)
+    folds = [(np.arange(1000), np.arange(1000, 1500))]
+    model = HeterogeneousCalibrator(way, selection=None, cv=folds, threads=1).fit(table, y, logits=z)
     expected = model.predict_proba(table, logits=z)
     scorer = load(save(model, tmp_path / "m.json"))
     seen = []
@@ -370,10 +371,10 @@ def test_one_table_in_every_container(way, tmp_path):
         seen.append(name)
         np.testing.assert_array_equal(model.predict_proba(other, logits=z), expected, err_msg=name)
         np.testing.assert_allclose(scorer.predict_proba(other, logits=z), expected[:, 1], atol=1e-12, err_msg=name)
-        again = HeterogeneousCalibrator(way, selection=None, threads=1).fit(
+        again = HeterogeneousCalibrator(way, selection=None, cv=folds, threads=1).fit(
             other, y, logits=z, sample_weight=np.where(np.arange(1500) < 3, 0.0, 1.0)
         )
-        first = HeterogeneousCalibrator(way, selection=None, threads=1).fit(
+        first = HeterogeneousCalibrator(way, selection=None, cv=folds, threads=1).fit(
             table, y, logits=z, sample_weight=np.where(np.arange(1500) < 3, 0.0, 1.0)
         )
         np.testing.assert_array_equal(
