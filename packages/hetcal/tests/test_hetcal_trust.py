@@ -22,7 +22,7 @@ from hetcal.copies import copies
 from hetcal.folds import make_folds, out_of_fold
 from hetcal.links import sigmoid
 from hetcal.rows import clusters_of, effective_rows, worth
-from hetcal.scorer import as_days, as_text
+from hetcal.scorer import as_days, as_text, content_hash
 from hetcal_cases import heterogeneous
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -574,3 +574,91 @@ def test_calibration_does_not_harm():
         result = harm.draw(number)
         assert result["auc"] > -0.005, result
         assert result["excess_platt"] < 0.002, result
+
+
+BEYOND = 10**400  # an integer that no float holds
+
+
+@pytest.mark.parametrize("size", [10**309, -BEYOND, 7**2000, 10**5000], ids=lambda size: f"{size.bit_length()} bits")
+@pytest.mark.parametrize("field", ["logits", "scores", "sample_weight", "x"])
+def test_integers_beyond_floats_are_refused_by_name(field, size, saved):
+    scorer = load(saved[-1])
+    n = 30
+    cells = [1] * (n - 1) + [size]
+    plain = {"logits": np.linspace(-1, 1, n)}
+    given_ = {field: cells} if field == "scores" else {**plain, **({} if field == "x" else {field: cells})}
+    X = pd.DataFrame({"x": pd.Series(cells if field == "x" else range(n), dtype=object)})
+    with pytest.raises(DataError, match=field):
+        HeterogeneousCalibrator("global").fit(X, np.arange(n) % 2, **given_)
+    if field in ("logits", "x"):
+        columns = {name: np.zeros(n) for name in scorer.names}
+        number = next(c["name"] for c in scorer.columns if c["kind"] == "number")
+        columns[number] = cells if field == "x" else columns[number]
+        scorer.reads = {scorer.names.index(number)}
+        with pytest.raises(ValueError, match=repr(number) if field == "x" else field):
+            scorer.predict_proba(columns, logits=cells if field == "logits" else plain["logits"])
+
+
+@pytest.mark.parametrize("name", ["clip", "prior_correction", "shrinkage"])
+@pytest.mark.parametrize("size", [BEYOND, -(10**5000)], ids=["400", "-5000"])
+def test_parameters_beyond_floats_are_refused_by_name(name, size):
+    with pytest.raises(ValueError, match=name):
+        HeterogeneousCalibrator("tree", **{name: size}).fit(np.zeros((4, 1)), [0, 1, 0, 1], logits=np.zeros(4))
+
+
+@pytest.mark.parametrize("kind", ["Int128", "UInt128"])
+def test_integers_of_128_bits_are_read_or_refused_by_name(kind, tmp_path):
+    pl = pytest.importorskip("polars")
+    if not hasattr(pl, kind):
+        pytest.skip(f"this polars has no {kind}")
+    rng = np.random.default_rng(0)
+    x, z = rng.integers(0, 50, 400), rng.normal(size=400)
+    y = (x + 10 * rng.normal(size=400) > 25).astype(int)
+    wide, plain = pl.Series("x", x.tolist(), dtype=getattr(pl, kind)), pl.Series("x", x.tolist())
+    weight = pl.Series("w", (x + 1).tolist(), dtype=getattr(pl, kind))
+    labels = pl.Series("y", y.tolist(), dtype=getattr(pl, kind))
+    fits = [
+        HeterogeneousCalibrator("tree", selection=None).fit(
+            pl.DataFrame({"x": column}), target, logits=z, sample_weight=weight
+        )
+        for column, target in ((wide, labels), (plain, y))
+    ]
+    answers = [model.predict_proba(pl.DataFrame({"x": wide}), logits=z) for model in fits]
+    np.testing.assert_array_equal(*answers)
+    scorer = load(save(fits[0], tmp_path / "model.json"))
+    with pytest.raises(ValueError, match=r"'x'.*cast it"):
+        scorer.predict_proba(pl.DataFrame({"x": wide}), logits=z)
+    with pytest.raises(ValueError, match=r"logits.*cast it"):
+        scorer.predict_proba(pl.DataFrame({"x": plain}), logits=wide)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("score", "odds"), ("score", 7), ("score", "Logit"), ("way", "grove"), ("kind", "numbers"), ("kind", None)],
+)
+def test_a_field_edited_by_hand_is_refused_by_name(field, value, saved, tmp_path):
+    artefact = json.loads(saved[-1].read_text())
+    place = {"score": artefact, "way": artefact["model"], "kind": artefact["columns"][0]}[field]
+    place[field] = value
+    artefact["hash"] = content_hash(artefact)
+    path = tmp_path / "edited.json"
+    path.write_text(json.dumps(artefact))
+    with pytest.raises(ArtefactError, match=field):
+        load(path)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_one_error_among_saturated_scores_is_believed(seed):
+    """Logits of +-15 with a single wrong label: no fold foresees it, and yet they must not be served as they are."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(220, 600))
+    z = rng.choice([-15.0, 15.0, -40.0, np.inf], n)
+    y = (z > 0).astype(int)
+    y[rng.integers(n)] ^= 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CalibrationWarning)
+        model = HeterogeneousCalibrator("auto" if seed % 2 else "tree", threads=1).fit(
+            rng.normal(size=(n, 2)), y, logits=z
+        )
+    assert model.overall_[1] < 0.7
+    assert model.selection_.chosen == "global"

@@ -8,12 +8,12 @@ numpy alone; LightGBM forests are written out as plain trees.
 from __future__ import annotations
 
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from papershelf_core.files import write_text
 from sklearn.utils.validation import check_is_fitted
 
 from hetcal.bag import Bag
@@ -38,7 +38,7 @@ def save(calibrator: HeterogeneousCalibrator | HeterogeneousCalibratedClassifier
     calibrator : HeterogeneousCalibrator or HeterogeneousCalibratedClassifier
         Of a classifier, the calibrator is written and the model is not: score with ``classifier.base_logits(X)``.
     path : path
-        Written to a temporary name first, then renamed.
+        Whole or not there; missing folders above it are made.
 
     Returns
     -------
@@ -53,9 +53,7 @@ def save(calibrator: HeterogeneousCalibrator | HeterogeneousCalibratedClassifier
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder; name a file in it")
     text = json.dumps(to_dict(calibrator), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(target)
+    write_text(target, text + "\n")
     return target
 
 

@@ -119,7 +119,7 @@ class Contest:
             if forest.parts and seen.gain(oof["identity"], oof["forest"])[0] > 0:
                 reason += f" and are trusted by {forest.trust:.2f}: forest it is"
             else:
-                chosen, simple = choose(["identity", "global"], oof, seen)
+                chosen, simple = choose(["identity", "global"], oof, self._global(rows), seen)
                 reason += f", which is not enough; {simple}"
         record = self._summary(chosen, reason, oof, z[rows], seen, rows, forest)
         return chosen, forest if chosen == "forest" else None, record
@@ -165,7 +165,7 @@ class Contest:
                     f"{self.settings.n_effective_:.0f} independent ones, {self.encoded.shape[1]} features)"
                 )
         else:
-            chosen, reason = choose(ways, oof, judge)
+            chosen, reason = choose(ways, oof, self._global(rows), judge)
             reason = f"{dropped}; {reason}" if dropped else reason
         if chosen in ("tree", "regions", "groups"):
             fitted[chosen] = self._fit_regions(chosen, np.arange(z.size), self.settings.overall_)
@@ -196,6 +196,10 @@ class Contest:
             return lambda test: a + b * mean[test]
 
         return out_of_fold(folds, fit)
+
+    def _global(self, rows: NDArray[np.bool_]) -> Floats:
+        a, b = self.settings.overall_
+        return np.asarray(a + b * self.z[rows])
 
     def _learner(self, way: str) -> Any:
         """What ``out_of_fold`` calls: rows to learn from -> (rows to judge -> their logits)."""

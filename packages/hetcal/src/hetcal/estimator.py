@@ -33,6 +33,7 @@ from hetcal.links import Floats, logit, sigmoid
 from hetcal.partition import GroupPartitioner
 from hetcal.regions import Regions
 from hetcal.rows import clusters_of, effective_rows, worth
+from hetcal.scorer import LARGEST
 from hetcal.selection import Judge, Selection
 from hetcal.tables import column_of, is_table, keys_of, take_columns, take_rows
 from hetcal.theory import roc_auc
@@ -282,6 +283,10 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         return encoded
 
     def _check_parameters(self) -> None:
+        for name in ("clip", "prior_correction", "shrinkage"):
+            value = getattr(self, name)
+            if isinstance(value, int) and abs(value) > LARGEST:
+                raise ValueError(f"{name} is an integer of {value.bit_length()} bits; use a number below {LARGEST:g}")
         if isinstance(self.partitioner, str) and self.partitioner not in NAMED_PARTITIONERS:
             raise ValueError(f"partitioner={self.partitioner!r}; use one of {NAMED_PARTITIONERS} or an object")
         if self.calibrator not in CALIBRATORS:

@@ -52,7 +52,7 @@ class Selection:
     choices : tuple of Choice
     lift : float
         Out-of-fold AUC of the chosen way minus the AUC of the base score on the same rows; 0 for maps that keep the
-        order of the scores.
+        order of the scores. Of small problems it is too high in the mean, as the same rows chose how far to go.
     features_only : float or None
         Out-of-fold AUC minus the base score's AUC of the forest's g(x), which never saw the score: where it is
         close to ``lift``, the calibrator is mostly a second model. None where no such forest was fitted.
@@ -126,8 +126,13 @@ def behind(logits: Floats, rival: Floats, judge: Judge) -> str:
     return f"{loss:.5f} (s.e. {error:.5f})" if loss > 3.0 * error else ""
 
 
-def choose(ways: list[str], oof: dict[str, Floats], judge: Judge) -> tuple[str, str]:
-    """Climb from the global map: two standard errors to leave it, either way, and one from there on."""
+def choose(ways: list[str], oof: dict[str, Floats], fitted: Floats, judge: Judge) -> tuple[str, str]:
+    """Climb from the global map: two standard errors to leave it, either way, and one from there on.
+
+    ``fitted`` holds the logits of the global map of all rows. The identity must besides gain more out of fold than the
+    map gains on the rows that it was fitted to: a single error among saturated scores is all the evidence there is, and
+    no map that was fitted without that row foresees it.
+    """
     best, steps = "global", []
     for way in [w for w in ways if w not in ("identity", "global")]:
         gain, error = judge.gain(oof[best], oof[way])
@@ -140,7 +145,7 @@ def choose(ways: list[str], oof: dict[str, Floats], judge: Judge) -> tuple[str, 
             best = way
     if best == "global" and "identity" in ways:
         gain, error = judge.gain(oof["identity"], oof["global"])
-        if gain < -2.0 * error:
+        if gain < -2.0 * error and -gain > judge.gain(oof["identity"], fitted)[0]:
             best = "identity"
         steps.append(f"global gains {gain:.5f} (s.e. {error:.5f}) on identity")
     return best, "; ".join(steps) + f": {best} it is"
