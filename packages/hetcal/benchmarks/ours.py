@@ -1,4 +1,4 @@
-"""hetcal on one cell: ``ours.py CELL OUT [--high]`` writes test probabilities and CPU times of fit and predict.
+"""hetcal on one cell: ``ours.py CELL OUT [--ways platt auto ...]`` writes test probabilities and CPU times.
 
 The table is given as text and numbers, not encoded: encoding is part of both times, as it is for MCGrad.
 """
@@ -29,18 +29,17 @@ ways = {
     "tree": {"partitioner": "tree", "selection": None},
     "bag": {"partitioner": "bag", "selection": None},
 }
-if "--high" not in sys.argv:
-    del ways["high"]
+chosen = sys.argv[sys.argv.index("--ways") + 1 :] if "--ways" in sys.argv else [name for name in ways if name != "high"]
 result = {}
-for name, parameters in ways.items():
-    model = HeterogeneousCalibrator(threads=1, **parameters)
+for name in chosen:
+    model = HeterogeneousCalibrator(threads=1, **ways[name])
     repeats = 3 if name in ("tree", "bag") else 1
     fit_s, predict_s = [], []
     for _ in range(repeats):
         start = time.process_time()
         model.fit(cal[features], y, logits=z)
         fit_s.append(time.process_time() - start)
-    for _ in range(3 if name == "high" else 15):
+    for _ in range(3 if name in ("auto", "high") else 15):
         start = time.process_time()
         p = model.predict_proba(test, logits=z_test)[:, 1]  # the whole table, as the others get it
         predict_s.append(time.process_time() - start)

@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import protocol
-from papershelf_core import metrics
+from papershelf_core import files, metrics
 
 HERE = Path(__file__).parent
-PEERS = {"mcgrad": HERE / "peer_mcgrad.py", "lightgbm": HERE / "peer_lightgbm.py"}
+PEERS = {name: HERE / f"peer_{name}.py" for name in ("mcgrad", "lightgbm", "catboost")}
+REFITS = ("init8", "init31", "stack8", "stack31", "xonly8", "xonly31", "cat_feature", "cat_stack")
 
 
 def command(script: Path, python: str | None) -> list[str]:
@@ -109,12 +109,31 @@ def show(rows: pd.DataFrame) -> None:
         )
 
 
+def show_shares(rows: pd.DataFrame) -> None:
+    """How much of the gap from Platt to the best refit on the calibration rows is closed, in log-loss and in AUC."""
+    methods = [m for m in ("auto", "high", "mcgrad", *REFITS) if m in set(rows["method"])]
+    for base, part in rows.groupby("base", sort=False):
+        means = part.groupby(["method", "dataset"], sort=False)[["log_loss", "lift"]].mean().unstack()
+        refits = means.loc[[m for m in REFITS if m in means.index]]
+        print(f"\n## share of the gap to the best refit that is closed, base {base}: log-loss, (AUC)")
+        for method in methods:
+            cells = []
+            for dataset in part["dataset"].unique():
+                platt, own = means.loc["platt", ("log_loss", dataset)], means.loc[method]
+                loss = (platt - own["log_loss", dataset]) / (platt - refits["log_loss", dataset].min())
+                lift = own["lift", dataset] / refits["lift", dataset].max()
+                cells.append(f"{dataset} {loss:4.0%} ({lift:4.0%})")
+            print(f"{method:12s} " + " | ".join(cells))
+
+
 def show_times(rows: pd.DataFrame) -> None:
     """Medians over seeds of CPU seconds to fit and milliseconds to predict, and their ratios to MCGrad's."""
     for base, part in rows.groupby("base", sort=False):
         medians = part.groupby(["method", "dataset"], sort=False)[["fit_s", "predict_s"]].median()
         print(f"\n## times, base {base}: fit s, predict ms (MCGrad's divided by these)")
-        for method in [m for m in ("auto", "high", "bag", "tree", "mcgrad", "stack8", "stack31") if m in medians.index]:
+        for method in [
+            m for m in ("auto", "high", "bag", "tree", "mcgrad", "stack8", "cat_stack") if m in medians.index
+        ]:
             cells = []
             for dataset in part["dataset"].unique():
                 own, peer = medians.loc[(method, dataset)], medians.loc[("mcgrad", dataset)]
@@ -133,18 +152,23 @@ def show_times(rows: pd.DataFrame) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=Path("out/hetcal-bench"))
-    parser.add_argument("--datasets", nargs="+", default=list(protocol.DATASETS))
+    parser.add_argument("--datasets", nargs="+", default=[*protocol.DATASETS, "higgs"])
     parser.add_argument("--base", default="mlp", choices=["mlp", "gbdt"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--times", action="store_true", help="measure all methods again, alternating")
-    parser.add_argument("--high", action="store_true", help='measure quality="high" as well')
+    parser.add_argument("--ways", nargs="+", default=["platt", "auto", "tree", "bag"], help="also: high")
     parser.add_argument("--redo-ours", action="store_true")
     parser.add_argument("--mcgrad-python", help="interpreter of an environment that has mcgrad")
+    parser.add_argument("--catboost-python", help="interpreter of an environment that has catboost")
     parser.add_argument("--lock", help="program to run every measured command under")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
-    interpreters = {"mcgrad": arguments.mcgrad_python, "lightgbm": sys.executable}
+    interpreters = {
+        "mcgrad": arguments.mcgrad_python,
+        "lightgbm": sys.executable,
+        "catboost": arguments.catboost_python,
+    }
     rows = []
     for dataset in arguments.datasets:
         for seed in arguments.seeds:
@@ -156,18 +180,17 @@ def main() -> None:
                     )
             if arguments.times or arguments.redo_ours or not (cell / "ours.npz").exists():
                 ours = [sys.executable, str(HERE / "ours.py"), str(cell), str(cell / "ours.npz")]
-                execute([*ours, *(["--high"] if arguments.high else [])], arguments.lock)
-            rows += score(cell, ["mcgrad", "lightgbm", "ours"])
+                execute([*ours, "--ways", *arguments.ways], arguments.lock)
+            rows += score(cell, [*PEERS, "ours"])
     show(pd.DataFrame(rows))
+    show_shares(pd.DataFrame(rows))
     show_times(pd.DataFrame(rows))
     if arguments.json:
         from importlib.metadata import version
 
         machine = {"cpu": platform.processor() or platform.machine(), "python": platform.python_version()}
         versions = {name: version(name) for name in ("hetcal", "lightgbm", "scikit-learn", "numpy")}
-        temporary = arguments.json.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"machine": machine, "versions": versions, "rows": rows}, indent=1))
-        shutil.move(temporary, arguments.json)
+        files.write_text(arguments.json, json.dumps({"machine": machine, "versions": versions, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ from hetcal import (
     load,
     save,
 )
+from hetcal.copies import copies
 from hetcal.folds import make_folds, out_of_fold
 from hetcal.links import sigmoid
-from hetcal.rows import clusters_of, copies, effective_rows, worth
-from hetcal.scorer import as_days, as_text
+from hetcal.rows import clusters_of, effective_rows, worth
+from hetcal.scorer import as_days, as_text, content_hash
 from hetcal_cases import heterogeneous
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -171,7 +172,7 @@ def test_groups_and_copies_join():
     X, y, z = np.vstack([X] * 4), np.tile(y, 4), np.tile(z, 4)
     groups = np.repeat(np.arange(4), 300)
     assert np.unique(clusters_of(groups, X, z, y)).size == 1
-    assert np.unique(clusters_of(groups, X + groups[:, None], z, y)).size == 4
+    assert np.unique(clusters_of(groups, X + 3000 * groups[:, None], z, y)).size == 4
 
 
 # -- weights -------------------------------------------------------------------------------------------------------
@@ -279,9 +280,9 @@ def test_unseen_cells_take_the_larger_child_in_a_forest(seed):
     for weight, part in zip(forest.coefficients[1:-1], forest.parts, strict=True):
         sums = np.zeros(5)
         for booster in part.boosters:
-            trees = booster.dump_model(num_iteration=part.rounds)["tree_info"]
+            trees = booster.dump_model()["tree_info"]
             sums += [sum(larger_child(t["tree_structure"], columns, row) for t in trees) for row in range(5)]
-        total = total + weight * (part.centre + part.slope * (sums / len(part.boosters) - part.centre))
+        total = total + weight * sums / len(part.boosters)
     np.testing.assert_allclose(got, total, atol=1e-9)
 
 
@@ -361,7 +362,8 @@ def containers(table):
 @pytest.mark.parametrize("way", ["tree", "forest"])
 def test_one_table_in_every_container(way, tmp_path):
     table, y, z = rich_table(1500, 0)
-    model = HeterogeneousCalibrator(way, selection=None, threads=1).fit(table, y, logits=z)
+    folds = [(np.arange(1000), np.arange(1000, 1500))]
+    model = HeterogeneousCalibrator(way, selection=None, cv=folds, threads=1).fit(table, y, logits=z)
     expected = model.predict_proba(table, logits=z)
     scorer = load(save(model, tmp_path / "m.json"))
     seen = []
@@ -369,10 +371,10 @@ def test_one_table_in_every_container(way, tmp_path):
         seen.append(name)
         np.testing.assert_array_equal(model.predict_proba(other, logits=z), expected, err_msg=name)
         np.testing.assert_allclose(scorer.predict_proba(other, logits=z), expected[:, 1], atol=1e-12, err_msg=name)
-        again = HeterogeneousCalibrator(way, selection=None, threads=1).fit(
+        again = HeterogeneousCalibrator(way, selection=None, cv=folds, threads=1).fit(
             other, y, logits=z, sample_weight=np.where(np.arange(1500) < 3, 0.0, 1.0)
         )
-        first = HeterogeneousCalibrator(way, selection=None, threads=1).fit(
+        first = HeterogeneousCalibrator(way, selection=None, cv=folds, threads=1).fit(
             table, y, logits=z, sample_weight=np.where(np.arange(1500) < 3, 0.0, 1.0)
         )
         np.testing.assert_array_equal(
@@ -572,3 +574,91 @@ def test_calibration_does_not_harm():
         result = harm.draw(number)
         assert result["auc"] > -0.005, result
         assert result["excess_platt"] < 0.002, result
+
+
+BEYOND = 10**400  # an integer that no float holds
+
+
+@pytest.mark.parametrize("size", [10**309, -BEYOND, 7**2000, 10**5000], ids=lambda size: f"{size.bit_length()} bits")
+@pytest.mark.parametrize("field", ["logits", "scores", "sample_weight", "x"])
+def test_integers_beyond_floats_are_refused_by_name(field, size, saved):
+    scorer = load(saved[-1])
+    n = 30
+    cells = [1] * (n - 1) + [size]
+    plain = {"logits": np.linspace(-1, 1, n)}
+    given_ = {field: cells} if field == "scores" else {**plain, **({} if field == "x" else {field: cells})}
+    X = pd.DataFrame({"x": pd.Series(cells if field == "x" else range(n), dtype=object)})
+    with pytest.raises(DataError, match=field):
+        HeterogeneousCalibrator("global").fit(X, np.arange(n) % 2, **given_)
+    if field in ("logits", "x"):
+        columns = {name: np.zeros(n) for name in scorer.names}
+        number = next(c["name"] for c in scorer.columns if c["kind"] == "number")
+        columns[number] = cells if field == "x" else columns[number]
+        scorer.reads = {scorer.names.index(number)}
+        with pytest.raises(ValueError, match=repr(number) if field == "x" else field):
+            scorer.predict_proba(columns, logits=cells if field == "logits" else plain["logits"])
+
+
+@pytest.mark.parametrize("name", ["clip", "prior_correction", "shrinkage"])
+@pytest.mark.parametrize("size", [BEYOND, -(10**5000)], ids=["400", "-5000"])
+def test_parameters_beyond_floats_are_refused_by_name(name, size):
+    with pytest.raises(ValueError, match=name):
+        HeterogeneousCalibrator("tree", **{name: size}).fit(np.zeros((4, 1)), [0, 1, 0, 1], logits=np.zeros(4))
+
+
+@pytest.mark.parametrize("kind", ["Int128", "UInt128"])
+def test_integers_of_128_bits_are_read_or_refused_by_name(kind, tmp_path):
+    pl = pytest.importorskip("polars")
+    if not hasattr(pl, kind):
+        pytest.skip(f"this polars has no {kind}")
+    rng = np.random.default_rng(0)
+    x, z = rng.integers(0, 50, 400), rng.normal(size=400)
+    y = (x + 10 * rng.normal(size=400) > 25).astype(int)
+    wide, plain = pl.Series("x", x.tolist(), dtype=getattr(pl, kind)), pl.Series("x", x.tolist())
+    weight = pl.Series("w", (x + 1).tolist(), dtype=getattr(pl, kind))
+    labels = pl.Series("y", y.tolist(), dtype=getattr(pl, kind))
+    fits = [
+        HeterogeneousCalibrator("tree", selection=None).fit(
+            pl.DataFrame({"x": column}), target, logits=z, sample_weight=weight
+        )
+        for column, target in ((wide, labels), (plain, y))
+    ]
+    answers = [model.predict_proba(pl.DataFrame({"x": wide}), logits=z) for model in fits]
+    np.testing.assert_array_equal(*answers)
+    scorer = load(save(fits[0], tmp_path / "model.json"))
+    with pytest.raises(ValueError, match=r"'x'.*cast it"):
+        scorer.predict_proba(pl.DataFrame({"x": wide}), logits=z)
+    with pytest.raises(ValueError, match=r"logits.*cast it"):
+        scorer.predict_proba(pl.DataFrame({"x": plain}), logits=wide)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("score", "odds"), ("score", 7), ("score", "Logit"), ("way", "grove"), ("kind", "numbers"), ("kind", None)],
+)
+def test_a_field_edited_by_hand_is_refused_by_name(field, value, saved, tmp_path):
+    artefact = json.loads(saved[-1].read_text())
+    place = {"score": artefact, "way": artefact["model"], "kind": artefact["columns"][0]}[field]
+    place[field] = value
+    artefact["hash"] = content_hash(artefact)
+    path = tmp_path / "edited.json"
+    path.write_text(json.dumps(artefact))
+    with pytest.raises(ArtefactError, match=field):
+        load(path)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_one_error_among_saturated_scores_is_believed(seed):
+    """Logits of +-15 with a single wrong label: no fold foresees it, and yet they must not be served as they are."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(220, 600))
+    z = rng.choice([-15.0, 15.0, -40.0, np.inf], n)
+    y = (z > 0).astype(int)
+    y[rng.integers(n)] ^= 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CalibrationWarning)
+        model = HeterogeneousCalibrator("auto" if seed % 2 else "tree", threads=1).fit(
+            rng.normal(size=(n, 2)), y, logits=z
+        )
+    assert model.overall_[1] < 0.7
+    assert model.selection_.chosen == "global"

@@ -8,12 +8,12 @@ numpy alone; LightGBM forests are written out as plain trees.
 from __future__ import annotations
 
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from papershelf_core.files import write_text
 from sklearn.utils.validation import check_is_fitted
 
 from hetcal.bag import Bag
@@ -38,7 +38,7 @@ def save(calibrator: HeterogeneousCalibrator | HeterogeneousCalibratedClassifier
     calibrator : HeterogeneousCalibrator or HeterogeneousCalibratedClassifier
         Of a classifier, the calibrator is written and the model is not: score with ``classifier.base_logits(X)``.
     path : path
-        Written to a temporary name first, then renamed.
+        Whole or not there; missing folders above it are made.
 
     Returns
     -------
@@ -53,9 +53,7 @@ def save(calibrator: HeterogeneousCalibrator | HeterogeneousCalibratedClassifier
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder; name a file in it")
     text = json.dumps(to_dict(calibrator), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(target)
+    write_text(target, text + "\n")
     return target
 
 
@@ -223,16 +221,15 @@ def _forest(forest: Forest) -> dict[str, Any]:
     for part in forest.parts:
         before = len(trees)
         for booster in part.boosters:
-            dump = booster.dump_model(num_iteration=part.rounds)
             sets = part.sizes if part.candidate.category_sets else {}
-            trees += [_boosted(tree["tree_structure"], sets) for tree in dump["tree_info"]]
+            trees += [_boosted(tree["tree_structure"], sets) for tree in booster.dump_model()["tree_info"]]
         parts.append(
             {
                 "name": part.candidate.name,
                 "trees": len(trees) - before,
                 "models": len(part.boosters),
-                "scale": part.slope,
-                "centre": part.centre,
+                "scale": 1.0,
+                "centre": 0.0,
             }
         )
     return {"way": "forest", "coefficients": forest.coefficients.tolist(), "parts": parts, "trees": trees}

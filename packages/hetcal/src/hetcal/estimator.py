@@ -5,14 +5,14 @@ Four ways to turn a base logit z and a row x into a calibrated logit, in the ord
     identity  z
     global    a + b z                                  Platt on logits
     tree      a_k + b_k z, k = leaf of x               shrunk by empirical Bayes
-    forest    c0 + c1 g(x) + c2 (a + b z)              see ``forest``
+    forest    c0 + sum_k c_k g_k(x, z) + c (a + b z)   see ``forest``
 
-With ``selection="cv"`` the choice is by out-of-fold log-loss on the calibration rows, see ``selection``.
+With ``selection="cv"`` out-of-fold log-loss on the calibration rows decides: how far a forest is trusted beside the
+global map (``combination``), or which of the other ways is taken (``selection``).
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,24 +22,24 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from hetcal import validation
-from hetcal.bag import Bag, fit_bag
+from hetcal.bag import Bag
 from hetcal.calibrators import CALIBRATORS, platt
+from hetcal.contest import FEWEST_ROWS, Contest, Model
 from hetcal.errors import DataError
 from hetcal.features import FeatureEncoder
-from hetcal.folds import Folds, make_folds, out_of_fold
-from hetcal.forest import Forest, fit_forest
+from hetcal.forest import Forest
 from hetcal.leafwise import Leaves
-from hetcal.links import Floats, logistic_loss, logit, sigmoid
-from hetcal.partition import CallablePartitioner, GroupPartitioner, TreePartitioner
-from hetcal.regions import Regions, fit_regions
+from hetcal.links import Floats, logit, sigmoid
+from hetcal.partition import GroupPartitioner
+from hetcal.regions import Regions
 from hetcal.rows import clusters_of, effective_rows, worth
-from hetcal.selection import Choice, Judge, Selection, behind, choose
+from hetcal.scorer import LARGEST
+from hetcal.selection import Judge, Selection
 from hetcal.tables import column_of, is_table, keys_of, take_columns, take_rows
 from hetcal.theory import roc_auc
 
 __all__ = ["HeterogeneousCalibrator"]
 
-FEWEST_ROWS = 200  # effective ones; below it nothing but the global map is tried
 FEW_LOGITS = 10  # so few may all lie in [0, 1] by chance
 NAMED_PARTITIONERS = ("auto", "tree", "bag", "forest", "groups", "global", "identity")
 
@@ -52,8 +52,9 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
     Parameters
     ----------
     partitioner : str, partitioner or callable, default="auto"
-        "auto" compares the global map, a tree and (with the ``forest`` extra) a forest; without that extra, bagged
-        trees take the forest's place. "tree" is the light mode, "bag" the middle way, "forest" the raced forest,
+        "auto" combines boosted forests of several capacities with the global map, as far as they are trusted; without
+        the ``forest`` extra it compares the global map, a tree and bagged trees. "tree" is the light mode, "bag" the
+        middle way, "forest" the boosted forests of "auto" (all the way with ``selection=None``),
         "groups" the ``groups=`` given to fit; "global" is Platt scaling, "identity" nothing. A ``TreePartitioner``,
         ``GroupPartitioner`` or ``CallablePartitioner``, or a function X -> integers, works as well.
     calibrator : str, default="platt"
@@ -61,12 +62,12 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
     shrinkage : {"eb", "hierarchy", "none"} or float, default="eb"
         See ``calibrators.fit_leaf_map``.
     selection : {"cv", None}, default="cv"
-        Compare by out-of-fold log-loss and fall back to simpler maps, or take ``partitioner`` as it is.
+        Compare by out-of-fold log-loss and fall back on simpler maps, or take ``partitioner`` as it is.
     cv : int, splitter or iterable of (train, test) rows, default=5
         Test parts must not overlap; rows that none holds are not scored.
     quality : {"standard", "high"}, default="standard"
-        "high" races one more candidate, which sees the score, keeps two and predicts from all fold models: a little
-        more lift, five to ten times slower to predict.
+        Of forests: "standard" fits one model of each kept candidate on all rows; "high" keeps all candidates and
+        predicts from their fold models, many times slower.
     score_column : str or int, optional
         Column of X that holds the base model's score, for pipelines and searches; instead of ``scores``/``logits``.
     score_kind : {"logit", "probability"}, default="logit"
@@ -121,6 +122,10 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
     """
 
     classes_: NDArray[Any]
+    encoder_: FeatureEncoder
+    overall_: tuple[float, float]
+    n_effective_: float
+    model_: Model
     selection_: Selection
 
     def __init__(
@@ -237,8 +242,16 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         if self.prior_correction is not None:
             mean = float(np.average(target, weights=weight))
             self.prior_shift_ = float(logit(np.array(self.prior_correction)) - logit(np.array(mean)))
-        source = groups if self._needs_groups else table
-        self._fit_chosen(source, encoded, z, Judge(target, weight, self._clusters), groups, kept)
+        contest = Contest(
+            settings=self,
+            table=groups if self._needs_groups else table,
+            encoded=encoded,
+            z=z,
+            judge=Judge(target, weight, self._clusters),
+            groups=groups,
+            kept=kept,
+        )
+        self.way_, self.model_, self.selection_ = contest.result()
         del self._clusters
         return self
 
@@ -270,6 +283,10 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
         return encoded
 
     def _check_parameters(self) -> None:
+        for name in ("clip", "prior_correction", "shrinkage"):
+            value = getattr(self, name)
+            if isinstance(value, int) and abs(value) > LARGEST:
+                raise ValueError(f"{name} is an integer of {value.bit_length()} bits; use a number below {LARGEST:g}")
         if isinstance(self.partitioner, str) and self.partitioner not in NAMED_PARTITIONERS:
             raise ValueError(f"partitioner={self.partitioner!r}; use one of {NAMED_PARTITIONERS} or an object")
         if self.calibrator not in CALIBRATORS:
@@ -338,205 +355,6 @@ class HeterogeneousCalibrator(ClassifierMixin, BaseEstimator):  # type: ignore[m
             column, rest = X[:, self.score_column], np.delete(X, self.score_column, axis=1)
         given = {"logits": column} if self.score_kind == "logit" else {"scores": column}
         return rest, validation.base_logits(given.get("scores"), given.get("logits"), len(X))
-
-    def _ways(self, encoded: Floats, judge: Judge) -> list[str]:
-        """The ways to compare, simple to costly; the last is the one asked for."""
-        name = self.partitioner if isinstance(self.partitioner, str) else "regions"
-        one = np.ones_like(judge.y) if judge.weight is None else judge.weight
-        scarce = min(one[judge.y >= 0.5].sum(), one[judge.y < 0.5].sum()) < 10
-        enough = self.n_effective_ >= FEWEST_ROWS
-        if name in ("identity", "global"):
-            return [name]
-        if name != "auto" and self.selection is None:
-            return [name]
-        poor = not enough or scarce
-        usable = sum(not column.aside for column in self.encoder_.columns)
-        if name in ("auto", "tree", "bag", "forest") and (poor or usable == 0):
-            return ["identity", "global"] if enough else ["global"]
-        if name == "auto":
-            strong = "forest" if importlib.util.find_spec("lightgbm") else "bag"
-            return ["identity", "global", "tree", strong]
-        return ["identity", "global", name] if not poor else ["global", name]
-
-    def _fit_chosen(self, X: Any, encoded: Floats, z: Floats, judge: Judge, groups: Any, kept: Any) -> None:
-        ways, whole = self._ways(encoded, judge), judge
-        fitted: dict[str, Any] = {}
-        oof: dict[str, Floats] = {}
-        folds = None
-        if len(ways) > 1 or ways == ["forest"]:
-            folds = make_folds(
-                self.cv,
-                encoded,
-                judge.y,
-                weight=judge.weight,
-                groups=groups,
-                clusters=judge.clusters,
-                kept=kept,
-                seed=0 if self.random_state is None else self.random_state,
-            )
-        dropped = ""
-        # where several regional ways compete the tree comes last, and only as long as it keeps up
-        for way in sorted(ways, key=lambda way: way == "tree"):
-            if way == "identity":
-                oof[way] = z
-            elif way == "forest" and folds is not None:
-                fitted[way] = self._fit_forest(encoded, z, judge, folds, oof.get("global"))
-                oof[way] = fitted[way].out_of_fold
-                if len(ways) > 1 and not fitted[way].keeps_features:
-                    ways.remove(way)
-                    dropped = "the forest's features get no weight beside the score"
-            elif way == "bag":
-                fitted[way] = self._fit_bag(encoded, z, judge)
-                oof[way] = self._scaled(fitted[way], judge, folds)
-            elif folds is not None:
-                rival = oof.get(ways[-1]) if way == "tree" and ways[-1] in ("forest", "bag") else None
-                lost: list[str] = []
-
-                def hopeless(so_far: Floats, rival: Any = rival, lost: list[str] = lost) -> bool:
-                    loss = "" if rival is None else behind(so_far, rival, judge)
-                    lost += [loss] if loss else []
-                    return bool(loss)
-
-                total = out_of_fold(folds, self._learner(way, X, encoded, z, judge), hopeless)
-                if lost:
-                    count = sum(not np.isnan(total[test]).all() for _, test in folds.pairs)
-                    dropped = f"{way} loses {lost[0]} to {ways[-1]} on the first {count} of {len(folds.pairs)} folds"
-                    ways.remove(way)
-                else:
-                    oof[way] = total
-        if len(ways) == 1:
-            oof.setdefault(ways[0], z)
-        rows = ~np.isnan(np.sum([oof[way] for way in ways], axis=0))
-        oof, judge = {way: oof[way][rows] for way in oof if way in ways}, judge.on(rows)
-        if len(ways) == 1:
-            chosen, reason = ways[0], "asked for; nothing was compared"
-            if ways == ["global"] and self.partitioner != "global":
-                reason = (
-                    f"too few calibration rows or no features ({judge.y.size} rows, worth {self.n_effective_:.0f} "
-                    f"independent ones, {encoded.shape[1]} features)"
-                )
-        else:
-            chosen, reason = choose(ways, oof, judge)
-            reason = f"{dropped}; {reason}" if dropped else reason
-        if chosen in ("tree", "regions", "groups"):
-            everything = np.arange(z.size)
-            fitted[chosen] = self._fit_regions(chosen, X, encoded, z, whole, everything, self.overall_)
-        self.way_ = chosen
-        self.model_: Regions | Forest | Bag | None = fitted.get(chosen)
-        self.selection_ = self._summary(chosen, reason, oof, fitted, z[rows], judge, rows)
-
-    def _fit_bag(self, encoded: Floats, z: Floats, judge: Judge) -> Bag:
-        return fit_bag(
-            encoded,
-            z,
-            judge.y,
-            judge.weight,
-            self.encoder_,
-            self.overall_,
-            clusters=judge.clusters,
-            seed=0 if self.random_state is None else self.random_state,
-        )
-
-    def _scaled(self, bag: Bag, judge: Judge, folds: Folds | None) -> Floats:
-        """The bag's out-of-bag logits on the right scale, which other folds give where there are folds."""
-        mean = bag.out_of_bag
-        if folds is None:
-            return bag.intercept + bag.slope * mean
-
-        def fit(train: Any) -> Any:
-            rows = train[~np.isnan(mean[train])]
-            a, b = platt(mean[rows], judge.y[rows], None if judge.weight is None else judge.weight[rows])
-            return lambda test: a + b * mean[test]
-
-        return out_of_fold(folds, fit)
-
-    def _learner(self, way: str, X: Any, encoded: Floats, z: Floats, judge: Judge) -> Any:
-        """What ``out_of_fold`` calls: rows to learn from -> (rows to judge -> their logits)."""
-
-        def fit(train: Any) -> Any:
-            a, b = platt(z[train], judge.y[train], None if judge.weight is None else judge.weight[train])
-            if way == "global":
-                return lambda test: a + b * z[test]
-            regions = self._fit_regions(way, X, encoded, z, judge, train, (a, b))
-            return lambda test: regions.logits(take_rows(X, test), encoded[test].T, z[test])
-
-        return fit
-
-    def _fit_forest(
-        self, encoded: Floats, z: Floats, judge: Judge, folds: Folds, platt_out_of_fold: Floats | None
-    ) -> Forest:
-        columns = self.encoder_.columns
-        return fit_forest(
-            encoded,
-            z,
-            self.overall_[0] + self.overall_[1] * z,
-            judge.y,
-            judge.weight,
-            sizes={i: len(columns[i].values or ()) for i in self.encoder_.category_positions},
-            folds=folds,
-            platt_out_of_fold=platt_out_of_fold,
-            thorough=self.quality == "high",
-            seed=0 if self.random_state is None else self.random_state,
-            threads=self.threads,
-        )
-
-    def _new_partitioner(self, way: str) -> Any:
-        from sklearn.base import clone
-
-        if way == "tree":
-            return TreePartitioner(random_state=0 if self.random_state is None else self.random_state)
-        if way == "groups":
-            return GroupPartitioner()
-        if hasattr(self.partitioner, "fit"):
-            return clone(self.partitioner)
-        return CallablePartitioner(self.partitioner)
-
-    def _fit_regions(
-        self, way: str, X: Any, encoded: Floats, z: Floats, judge: Judge, rows: Any, overall: tuple[float, float]
-    ) -> Regions:
-        """Regions learnt from some rows; ``overall`` is the global Platt fit on the same."""
-        every = rows.size == z.size
-        return fit_regions(
-            self._new_partitioner(way),
-            X if every else take_rows(X, rows),
-            encoded if every else encoded[rows],
-            z[rows],
-            judge.y[rows],
-            None if judge.weight is None else judge.weight[rows],
-            self.encoder_,
-            overall,
-            calibrator=self.calibrator,
-            shrinkage=self.shrinkage,
-            monotone=self.monotone,
-        )
-
-    def _summary(
-        self,
-        chosen: str,
-        reason: str,
-        oof: dict[str, Floats],
-        fitted: dict[str, Any],
-        z: Floats,
-        judge: Judge,
-        rows: NDArray[np.bool_],
-    ) -> Selection:
-        """Figures of every way on the rows that all of them have an out-of-fold logit for."""
-        y, weight = judge.y, judge.weight
-        ranked = not self.soft_labels and y.size > 0 and y.min() < y.max()  # there is no AUC of soft labels
-        base_auc = roc_auc(y, z, weight) if ranked else float("nan")
-        reference = oof.get("global", self.overall_[0] + self.overall_[1] * z)
-        choices = []
-        for way, logits in oof.items() if y.size else ():
-            gain, error = judge.gain(reference, logits)
-            loss = float(np.average(logistic_loss(y, logits), weights=weight))
-            same_ranks = way in ("identity", "global") or not ranked  # one increasing map serves all rows
-            choices.append(Choice(way, loss, base_auc if same_ranks else roc_auc(y, logits, weight), gain, error))
-        lift = next((c.auc for c in choices if c.name == chosen), float("nan")) - base_auc
-        forest = fitted.get("forest")
-        alone = None
-        if forest is not None and ranked:
-            alone = roc_auc(y, forest.features_only[rows], weight) - base_auc
-        return Selection(chosen, reason, tuple(choices), lift, alone, () if forest is None else forest.race)
 
     # -- prediction ------------------------------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ LARGEST = float(np.finfo(np.float32).max)  # larger features are moved to it, as
 DAY = 86_400_000_000  # microseconds
 BLOCK = 8192  # rows of a tree at a time, so that they stay in cache
 KEYWORD = {"logit": "logits", "probability": "scores"}
+KINDS = ("number", "time", "category")
+WAYS = ("identity", "global", "regions", "bag", "forest")
 FEW_ROWS = 256  # up to so many, all trees of a forest take a step at once: calls cost more than the numbers do
 COMPLETE = 10  # levels up to which a tree is stored with all its places
 FEW_NODES = 3  # levels of a tree in which comparing at every node is cheaper than gathering each row's own node
@@ -103,8 +105,8 @@ def _naive(value: Any) -> Any:
 def as_vector(name: str, values: Any, rows: int | None) -> Any:
     """One finite or infinite number a row; lengths are never stretched or cut."""
     try:
-        vector = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        vector = np.asarray(_array(name, values), dtype=np.float64)
+    except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"{name} must be numbers, one a row ({error})") from None
     if vector.ndim == 2 and vector.shape[1] == 1:
         vector = vector[:, 0]
@@ -115,6 +117,14 @@ def as_vector(name: str, values: Any, rows: int | None) -> Any:
     if np.isnan(vector).any():
         raise ValueError(f"{name} has {int(np.isnan(vector).sum())} NaN; drop these rows or impute them")
     return vector
+
+
+def _array(name: str, values: Any) -> Any:
+    """A column as numpy holds it; what cannot be held, as integers of 128 bits, is refused by name."""
+    try:
+        return np.asarray(values)
+    except Exception as error:  # every library of tables has its own
+        raise ValueError(f"{name} cannot be read as an array ({error}); cast it to float64") from error
 
 
 def content_hash(artefact: dict[str, Any]) -> str:
@@ -377,6 +387,7 @@ class Scorer:
             )
         if (artefact["schema"] > 1 or "hash" in artefact) and artefact.get("hash") != content_hash(artefact):
             raise ValueError("the content is not what was saved (its hash differs); save the calibrator again")
+        _refuse_unknown(artefact)
         self.artefact = artefact
         self.columns = artefact["columns"]
         self.names = [c["name"] for c in self.columns]
@@ -462,8 +473,9 @@ class Scorer:
         for name, column in zip(self.names, columns, strict=True):
             if rows is None:
                 rows = len(column)
-            if np.ndim(column) != 1 or len(column) != rows:
-                raise ValueError(f"column {name!r} has shape {np.shape(column)}; {rows} cells are needed, one a logit")
+            shape = getattr(column, "shape", None) or np.shape(column)
+            if shape != (rows,):
+                raise ValueError(f"column {name!r} has shape {shape}; {rows} cells are needed, one a logit")
         return columns
 
     def logits_of(self, scores: Any, logits: Any) -> Any:
@@ -563,6 +575,15 @@ class Scorer:
         return ordered
 
 
+def _refuse_unknown(artefact: dict[str, Any]) -> None:
+    """A field that says what this version does not know was not written by it."""
+    known = [("score", artefact.get("score"), (None, *KEYWORD)), ("model.way", artefact["model"]["way"], WAYS)]
+    known += [(f"kind of column {c['name']!r}", c.get("kind", "number"), KINDS) for c in artefact["columns"]]
+    for field, value, allowed in known:
+        if value not in allowed:
+            raise ValueError(f"{field} is {value!r} and not one of {allowed}; save the calibrator again")
+
+
 def _ranks(spec: dict[str, Any]) -> dict[int, Any]:
     return {int(k): np.append(np.asarray(v, dtype=np.float64), np.nan) for k, v in spec.items()}
 
@@ -576,7 +597,7 @@ def _numbers(column: dict[str, Any], raw: Any) -> tuple[Any, int]:
     """A column of numbers or of times, and how many of its cells are new, which the caller counts."""
     name, kind = column["name"], column.get("kind", "number")
     raw = _cells(raw) if hasattr(raw, "to_pylist") else raw
-    array = np.asarray(raw)
+    array = _array(f"column {name!r}", raw)
     plain = array.dtype.kind in "fiub"
     if not plain or kind == "time":
         wrong = (kinds_of(array) - {kind}) if kind == "time" or array.dtype.kind in "OMm" else set()
@@ -591,7 +612,7 @@ def _numbers(column: dict[str, Any], raw: Any) -> tuple[Any, int]:
         array = np.array([None if is_missing(v) else v for v in array.tolist()], dtype=object)
     try:
         values = array.astype(np.float64)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"column {name!r} holds what is no number ({error}); it held numbers at fit") from None
     infinite = np.flatnonzero(np.isinf(values))
     if infinite.size:

@@ -1,8 +1,8 @@
-"""The choice among fitted ways by out-of-fold log-loss, and the record of it.
+"""The choice among ways other than boosted forests by out-of-fold log-loss, and the record of any choice.
 
 To leave the global map a way must gain two standard errors, on the base score too, and to replace a simpler regional
 way one more, so that luck ends at the global map and no gain comes out as no gain and no harm. A tree that loses to the
-forest by three standard errors on the folds so far is not fitted on the others. Only rows that every way has an
+bag by three standard errors on the folds so far is not fitted on the others. Only rows that every way has an
 out-of-fold logit for are scored.
 """
 
@@ -52,12 +52,16 @@ class Selection:
     choices : tuple of Choice
     lift : float
         Out-of-fold AUC of the chosen way minus the AUC of the base score on the same rows; 0 for maps that keep the
-        order of the scores.
+        order of the scores. Of small problems it is too high in the mean, as the same rows chose how far to go.
     features_only : float or None
         Out-of-fold AUC minus the base score's AUC of the forest's g(x), which never saw the score: where it is
         close to ``lift``, the calibrator is mostly a second model. None where no such forest was fitted.
     race : tuple of (str, float)
-        The forest's candidates and their log-loss on the first fold, best first.
+        The boosted candidates and their log-loss out of fold beside the global map, best first.
+    weights : tuple of (str, float)
+        What share the candidates have that the chosen forest is made of.
+    trust : float
+        How far from the global map to their stack the chosen forest goes, from 0 to 1.
     """
 
     chosen: str
@@ -66,6 +70,8 @@ class Selection:
     lift: float
     features_only: float | None
     race: tuple[tuple[str, float], ...] = ()
+    weights: tuple[tuple[str, float], ...] = ()
+    trust: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,9 +88,24 @@ class Judge:
             return self
         return Judge(*(None if v is None else v[rows] for v in (self.y, self.weight, self.clusters)))  # type: ignore[arg-type]
 
+    @property
+    def rows(self) -> float:
+        """Independent rows that these amount to."""
+        return float(self.y.size if self.weight is None else self.weight.sum())
+
+    @property
+    def scarcer(self) -> float:
+        """Independent rows of the class that has fewer."""
+        positives = float(self.y.sum() if self.weight is None else self.y @ self.weight)
+        return min(positives, self.rows - positives)
+
     def gain(self, worse: Floats, better: Floats) -> tuple[float, float]:
         """Log-loss of the first logits minus that of the second, and its standard error."""
-        return paired(logistic_loss(self.y, worse) - logistic_loss(self.y, better), self.weight, self.clusters)
+        return self.paired(logistic_loss(self.y, worse) - logistic_loss(self.y, better))
+
+    def paired(self, difference: Floats) -> tuple[float, float]:
+        """Mean of a number a row, and its standard error."""
+        return paired(difference, self.weight, self.clusters)
 
 
 def paired(difference: Floats, weight: Floats | None, clusters: Clusters | None = None) -> tuple[float, float]:
@@ -105,8 +126,13 @@ def behind(logits: Floats, rival: Floats, judge: Judge) -> str:
     return f"{loss:.5f} (s.e. {error:.5f})" if loss > 3.0 * error else ""
 
 
-def choose(ways: list[str], oof: dict[str, Floats], judge: Judge) -> tuple[str, str]:
-    """Climb from the global map: two standard errors to leave it, either way, and one from there on."""
+def choose(ways: list[str], oof: dict[str, Floats], fitted: Floats, judge: Judge) -> tuple[str, str]:
+    """Climb from the global map: two standard errors to leave it, either way, and one from there on.
+
+    ``fitted`` holds the logits of the global map of all rows. The identity must besides gain more out of fold than the
+    map gains on the rows that it was fitted to: a single error among saturated scores is all the evidence there is, and
+    no map that was fitted without that row foresees it.
+    """
     best, steps = "global", []
     for way in [w for w in ways if w not in ("identity", "global")]:
         gain, error = judge.gain(oof[best], oof[way])
@@ -119,7 +145,7 @@ def choose(ways: list[str], oof: dict[str, Floats], judge: Judge) -> tuple[str, 
             best = way
     if best == "global" and "identity" in ways:
         gain, error = judge.gain(oof["identity"], oof["global"])
-        if gain < -2.0 * error:
+        if gain < -2.0 * error and -gain > judge.gain(oof["identity"], fitted)[0]:
             best = "identity"
         steps.append(f"global gains {gain:.5f} (s.e. {error:.5f}) on identity")
     return best, "; ".join(steps) + f": {best} it is"

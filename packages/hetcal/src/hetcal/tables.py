@@ -23,6 +23,7 @@ from hetcal.scorer import DAY, as_days, as_text, is_missing, kinds_of
 
 __all__ = ["Cells", "cells_of", "column_of", "is_table", "keys_of", "take_columns", "take_rows", "values_of"]
 
+FLOAT_MAX = np.finfo(np.float64).max
 REFUSED = "give numbers, text, categories, dates or date-times, or leave it out"
 
 
@@ -103,7 +104,8 @@ def values_of(name: str, values: Any) -> Any:
     series = nw.from_native(values, series_only=True, pass_through=True)
     if not isinstance(series, nw.Series):
         return values
-    if (series.dtype.is_numeric() or series.dtype == nw.Boolean) and not series.is_null().any():
+    plain = series.dtype == nw.Boolean or (series.dtype.is_numeric() and series.dtype not in (nw.Int128, nw.UInt128))
+    if plain and not series.is_null().any():  # numpy has no integers of 128 bits
         return series.to_numpy()
     return np.array([None if is_missing(v) else v for v in series.to_list()] + [None], dtype=object)[:-1]
 
@@ -141,7 +143,13 @@ def cells_of(name: str, raw: Any, *, category: bool = False) -> Cells:
         return _coded(raw.astype("datetime64[us]").tolist() if raw.dtype.kind == "M" else raw.tolist())
     if kinds == {"time"}:
         return Cells("time", as_days(raw))
-    return Cells("number", np.array([np.nan if is_missing(v) else float(v) for v in raw.tolist()], dtype=np.float64))
+    try:
+        numbers = [np.nan if is_missing(v) else float(v) for v in raw.tolist()]
+    except OverflowError as error:
+        raise DataError(
+            f"X column {name!r} holds a number beyond {FLOAT_MAX:g} ({error}); make it smaller or NaN"
+        ) from error
+    return Cells("number", np.array(numbers, dtype=np.float64))
 
 
 def _from_series(name: str, raw: Any, category: bool) -> Cells | None:

@@ -19,7 +19,7 @@ __all__ = ["base_logits", "labels", "row_groups", "weights", "winsorise"]
 def _vector(name: str, values: Any, rows: int) -> Floats:
     try:
         vector = np.asarray(values_of(name, values), dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise DataError(f"{name} must be numbers, one a row: {error}") from error
     if vector.ndim == 2 and vector.shape[1] == 1:
         vector = vector[:, 0]
@@ -107,7 +107,7 @@ def weights(sample_weight: Any, rows: int) -> Floats | None:
     if sample_weight is None:
         return None
     if isinstance(sample_weight, int | float):
-        sample_weight = np.full(rows, float(sample_weight))
+        sample_weight = [sample_weight] * rows
     vector = _vector("sample_weight", sample_weight, rows)
     bad = np.flatnonzero(~(np.isfinite(vector) & (vector >= 0)))
     if bad.size:
