@@ -16,6 +16,7 @@ the model's inputs has two, and in the low-rank engine two in all: its output of
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -57,6 +58,7 @@ CALL = 1e5  # multiply-adds that one layer's calls in one micro-batch stand for
 CONVOLUTION_CALL = 1e7  # a convolution's kernels are slower on few rows; twice in the loop, once in low rank
 APART = 0.5  # forming a kernel's gradients apart from the backward pass reads everything again: in forward passes
 PROBE_ROWS = 6
+OTHER_ROWS = (14, 10, 4)  # where an axis that is no row has the number of the rows by chance, here it has not
 CLEARLY_CHEAPER, CLEARLY_DEARER = (
     0.5,
     2.0,
@@ -200,6 +202,7 @@ class _Found:
     shapes: tuple[torch.Size, ...] | None = None
     rows: int = 0
     structure: Structure = field(default_factory=Structure)
+    differs: bool = False
 
     def plan(self, choice: EngineChoice) -> Plan:
         """A plan that knows what the check learned."""
@@ -280,30 +283,72 @@ def _label(choice: EngineChoice) -> str:
 def _check(objective: Objective, perturbation: Perturbation, engine: Engine, first_row: int, even: bool) -> _Found:
     """Compare the engine's gradient of a few rows with the loop's, in the modes that train."""
     probe = _probe(objective, first_row, even)
+    if even:
+        for rows in [rows for rows in OTHER_ROWS if rows <= objective.rows][:2]:
+            other = replace(_probe(objective, 0, even, rows), structure=probe.structure)
+            with left_as_found(probe.model, probe.loss), without_autocast(), contextlib.suppress(Exception):
+                engine(other, perturbation, lambda loss: loss, probe.model, Collected(perturbation.parameters))
+    found = _compared(probe, perturbation, engine)
+    if found.differs and any(w.dtype == torch.float32 for w in perturbation.parameters):
+        with _in_double(objective.model, objective.loss):  # a kink within rounding, or another gradient?
+            again = _compared(_doubled(probe), perturbation, engine)
+        found = again if again.refusal is None else found
+    found.structure.close()
+    return found
+
+
+def _compared(probe: Objective, perturbation: Perturbation, engine: Engine) -> _Found:
     found = _Found(None, rows=probe.rows, structure=probe.structure)
     weights = perturbation.parameters
     by_engine, by_loop = Collected(weights), Collected(weights)
-    with left_as_found(objective.model, objective.loss), without_autocast(), torch.enable_grad():
+    with left_as_found(probe.model, probe.loss), torch.enable_grad():
         perturbed = _enlarged(perturbation)
+        if torch.is_autocast_enabled(weights[0].device.type):  # what runs in 16 bits is told from what runs in 32
+            with contextlib.suppress(Exception):
+                engine(probe, perturbed, lambda loss: loss, probe.model, Collected(weights))
+    with left_as_found(probe.model, probe.loss), without_autocast(), torch.enable_grad():
         try:
             before = torch.get_rng_state()
             found.seen, found.shapes = _survey(probe)
             draws = not torch.equal(before, torch.get_rng_state())
             with row_constant_random() if draws else nullcontext():
                 for run, sink in ((loop_gradient, by_loop), (engine, by_engine)):
-                    run(probe, perturbed, lambda loss: loss, objective.model, sink)
+                    run(probe, perturbed, lambda loss: loss, probe.model, sink)
         except EngineError as error:
             found.refusal = str(error)
             return found
         except Exception as error:
             found.refusal = f"on a few rows, {type(error).__name__}: {error}"
             return found
-        found.structure.close()
         present = [g for g in by_loop.gradients if g is not None]
         found.finite = bool(torch.isfinite(global_norm(present)))
         if found.finite:
             found.refusal = _difference(by_engine.gradients, by_loop.gradients)
+            found.differs = found.refusal is not None
     return found
+
+
+@contextmanager
+def _in_double(*roots: Any) -> Iterator[None]:
+    """Parameters and buffers of 32 bits in 64, and what they were after."""
+    modules = [m for root in roots if isinstance(root, nn.Module) for m in root.modules()]
+    tensors = dict.fromkeys(t for m in modules for t in (*m._parameters.values(), *m._buffers.values()))
+    kept = [(t, t.data) for t in tensors if t is not None and t.dtype == torch.float32]
+    try:
+        for t, values in kept:
+            t.data = values.double()
+        yield
+    finally:
+        for t, values in kept:
+            t.data = values
+
+
+def _doubled(probe: Objective) -> Objective:
+    def double(leaf: Any) -> Any:
+        return leaf.double() if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float32 else leaf
+
+    inputs, targets, weights = (mapped(double, tree) for tree in (probe.inputs, probe.targets, probe.weights))
+    return replace(probe, inputs=inputs, targets=targets, weights=weights, structure=probe.structure)
 
 
 def _difference(got: list[torch.Tensor | None], expected: list[torch.Tensor | None]) -> str | None:
@@ -340,9 +385,9 @@ def without_autocast() -> Iterator[None]:
         yield
 
 
-def _probe(objective: Objective, first_row: int, even: bool) -> Objective:
+def _probe(objective: Objective, first_row: int, even: bool, rows: int = PROBE_ROWS) -> Objective:
     """A few rows, copied, in uneven micro-batches, or in even ones."""
-    rows = min(objective.rows, PROBE_ROWS)
+    rows = min(objective.rows, rows)
     first_row %= objective.rows - rows + 1
     cut = slice(first_row, first_row + rows)
 

@@ -2,7 +2,7 @@
 
 Switches that no key shows (a buffer's value, an attribute of a configuration, a global, an argument of the loss, a
 branch on the data or on the number of rows) change which operations run. Whatever flips them, an engine's check holds
-only for operations that it saw. Casts of autocast are passed over: the check runs without it.
+only for operations that it saw.
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ from typing import Any
 
 from msam_lawn.errors import EngineError
 
-__all__ = ["Structure", "UncheckedError", "graph_nodes", "kinds_of"]
+__all__ = ["Structure", "UncheckedError", "both", "graph_nodes", "kinds_of"]
 
-_CAST = "ToCopyBackward0"
+# Nodes that change a tensor's form or type alone: strides and autocast decide which of them there are.
+_FORM = frozenset(
+    f"{name}Backward{number}"
+    for name in ("ToCopy", "View", "ReshapeAlias", "UnsafeView", "Clone", "Alias", "Expand", "Squeeze", "Unsqueeze")
+    for number in range(3)
+)
 
 
 class UncheckedError(EngineError):
@@ -27,11 +32,11 @@ class Structure:
     Attributes
     ----------
     axes : dict
-        Of operations on weights: which of their arguments had the rows leading.
+        Of operations on weights: which of their arguments had the rows leading, in every run of the check.
     """
 
     def __init__(self) -> None:
-        self.axes: dict[Hashable, set[tuple[bool, ...]]] = {}
+        self.axes: dict[Hashable, tuple[bool, ...]] = {}
         self._kinds: set[Hashable] = set()
         self._recording = True
 
@@ -39,22 +44,28 @@ class Structure:
         """End the check."""
         self._recording = False
 
-    def meet(self, kinds: set[Hashable], axes: Mapping[Hashable, set[tuple[bool, ...]]]) -> None:
-        """Record a forward pass, or compare it with what was recorded: no other kinds, and the same operations on weights.
+    def meet(self, kinds: set[Hashable], axes: Mapping[Hashable, tuple[bool, ...]]) -> None:
+        """Record a forward pass, or compare it with what was recorded.
 
         Raises
         ------
         UncheckedError
+            If the check saw no such operation.
         """
         if self._recording:
             self._kinds |= kinds
-            for operation, seen in axes.items():
-                self.axes.setdefault(operation, set()).update(seen)
-        elif not kinds <= self._kinds or axes != self.axes:
+            for operation, leading in axes.items():
+                self.axes[operation] = both(self.axes.get(operation, leading), leading)
+        elif not kinds <= self._kinds or not axes.keys() <= self.axes.keys():
             raise UncheckedError(
                 "the forward pass runs operations that the check on a few rows did not see: the model or the loss "
                 "branches on its data, on the number of rows, or on a state that nothing shows"
             )
+
+
+def both(one: tuple[bool, ...], other: tuple[bool, ...]) -> tuple[bool, ...]:
+    """Where both hold."""
+    return tuple(a and b for a, b in zip(one, other, strict=True))
 
 
 def graph_nodes(starts: Sequence[Any], stops: Iterable[Any] = ()) -> Iterator[Any]:
@@ -74,15 +85,15 @@ def kinds_of(starts: Sequence[Any]) -> set[Hashable]:
     kinds: set[Hashable] = set()
     for node in graph_nodes(starts):
         name = type(node).__name__
-        if name != _CAST:
+        if name not in _FORM:
             axis = getattr(node, "_saved_dim", None)
-            reads = frozenset(_uncast(following) for following, _ in node.next_functions if following is not None)
+            reads = frozenset(_formless(following) for following, _ in node.next_functions if following is not None)
             kinds.add((name, tuple(axis) if isinstance(axis, (list, tuple)) else axis, reads))
     return kinds
 
 
-def _uncast(node: Any) -> str:
-    while type(node).__name__ == _CAST:
+def _formless(node: Any) -> str:
+    while type(node).__name__ in _FORM:
         following = node.next_functions[0][0]
         if following is None:
             break

@@ -7,6 +7,7 @@ gradients G_i; in pass 2 W_i = W + s_i G_i, as constants, and what reaches them 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from torch.func import vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from msam_lawn.errors import EngineError
+from msam_lawn.torch.engines.structure import both
 from msam_lawn.torch.layers.registry import RULES
 
 __all__ = ["Lookup", "Pass", "Rows", "StandIn", "WeightStack", "weights_alone"]
@@ -127,8 +129,8 @@ class Pass:
     rows: Rows
     first: bool
     shares: torch.Tensor
-    known: Mapping[Any, set[tuple[bool, ...]]] = field(default_factory=dict)
-    operations: dict[Any, set[tuple[bool, ...]]] = field(default_factory=dict)
+    known: Mapping[Any, tuple[bool, ...]] = field(default_factory=dict)
+    operations: dict[Any, tuple[bool, ...]] = field(default_factory=dict)
     closed: bool = False
 
     def leading(self, name: str, weights: Sequence[Any], possible: tuple[bool, ...]) -> tuple[bool, ...]:
@@ -136,15 +138,11 @@ class Pass:
 
         The check ran other numbers of rows: what was no row there and has their number here has it by chance.
         """
-        key = (name, tuple(id(w.of.weight) if w.of else 0 for w in weights if isinstance(w, StandIn)))
-        seen = self.known.get(key, set())
-        taken = possible
-        if len(seen) == 1:
-            (mask,) = seen
-            if len(mask) == len(possible):
-                taken = tuple(a and b for a, b in zip(possible, mask, strict=True))
+        met = tuple(id(w.of.weight) if w.of else 0 for w in weights if isinstance(w, StandIn))
+        key = (name, met, len(possible))
+        taken = both(possible, self.known.get(key, possible))
         if not self.closed:
-            self.operations.setdefault(key, set()).add(taken)
+            self.operations[key] = both(taken, self.operations.get(key, taken))
         return taken
 
     def rows_lead(self, name: str, x: torch.Tensor, *weights: Any) -> bool:
@@ -304,7 +302,9 @@ def _vmapped(func: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any
         return func(*positional, **named)
 
     along = int(rows.interleaved) if any(leading) else 0
-    out = vmap(one, tuple(axes), along, randomness="different")(*tensors)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop")  # the choice of engine is timed
+        out = vmap(one, tuple(axes), along, randomness="different")(*tensors)
     if any(leading):
         return tree_map(lambda y: rows.joined(y) if isinstance(y, torch.Tensor) else y, out)
     return tree_map(lambda y: StandIn.make(y[0], run, None, y) if isinstance(y, torch.Tensor) else y, out)
