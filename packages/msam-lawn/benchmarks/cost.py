@@ -9,7 +9,6 @@ convolutions is measured in both layouts of its memory; the plain step of the fa
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import sys
 from pathlib import Path

@@ -1,17 +1,18 @@
 """Which engine computes a step, and why.
 
 An engine beside the loop is taken where it is exact for the model and cheaper. Exactness is read off the layers and
-then checked on a few rows in the modes that train: the mSAM gradients of both, at a radius that shows, must agree tensor
-by tensor, which fails when a weight is used outside its layer or rows of different micro-batches meet. What is cheaper
-is measured: every candidate takes the mini-batch at hand twice, thrown away, and the least CPU time wins; other shapes
-of about the same size follow. The low-rank engine is left out of that, or taken at once, where its estimate is clear:
+then checked on a few rows in the modes that train: the mSAM gradients of both, at a radius that shows, must agree
+tensor by tensor, which fails when a weight is used outside its layer or rows of different micro-batches meet. What is
+cheaper is measured: every candidate takes the mini-batch at hand twice, thrown away, and the least CPU time wins; other
+shapes of about the same size follow. The low-rank engine is left out of that, or taken at once, where its estimate is
+clear:
 
     loop        2 plain steps + M (traffic of the weights + calls of every layer)
     low rank    5/3 plain steps + sum over layers of min(3 M R^2 (d_in + d_out), forming) + calls of every layer,
 
-multiply-adds of one step, a layer's part of a plain step being three products, forward and two backward; one that reads
-the model's inputs has two, and in the low-rank engine two in all: its output of pass 1 serves in pass 2. Under
-``torch.use_deterministic_algorithms`` nothing is measured, so that a run repeats bit for bit: the estimate alone decides.
+multiply-adds of one step, a layer's part of a plain step being three products, forward and two backward; one that
+reads the model's inputs has two, and in the low-rank engine two in all: its output of pass 1 serves in pass 2. Under
+``torch.use_deterministic_algorithms`` nothing is measured, so that a run repeats bit for bit: the estimate decides.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ CALL = 1e5  # multiply-adds that one layer's calls in one micro-batch stand for
 CONVOLUTION_CALL = 1e7  # a convolution's kernels are slower on few rows; twice in the loop, once in low rank
 APART = 0.5  # forming a kernel's gradients apart from the backward pass reads everything again: in forward passes
 PROBE_ROWS = 6
-OTHER_ROWS = (14, 10, 4)  # where an axis that is no row has the number of the rows by chance, here it has not
+OTHER_ROWS = (14, 11, 5, 3)  # where an axis that is no row has the number of the rows by chance, here it has not
 CLEARLY_CHEAPER, CLEARLY_DEARER = (
     0.5,
     2.0,
@@ -285,9 +286,10 @@ def _check(objective: Objective, perturbation: Perturbation, engine: Engine, fir
     probe = _probe(objective, first_row, even)
     if even:
         for rows in [rows for rows in OTHER_ROWS if rows <= objective.rows][:2]:
-            other = replace(_probe(objective, 0, even, rows), structure=probe.structure)
+            other = _probe(objective, 0, even, rows)
             with left_as_found(probe.model, probe.loss), without_autocast(), contextlib.suppress(Exception):
                 engine(other, perturbation, lambda loss: loss, probe.model, Collected(perturbation.parameters))
+            probe.structure.learn(other.structure.axes)
     found = _compared(probe, perturbation, engine)
     if found.differs and any(w.dtype == torch.float32 for w in perturbation.parameters):
         with _in_double(objective.model, objective.loss):  # a kink within rounding, or another gradient?

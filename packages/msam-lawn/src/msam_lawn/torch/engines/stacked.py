@@ -152,7 +152,7 @@ class _Group:
             _check_ways(means, stacks)
             found = _stacked_gradients(scaling(means.sum()), stacks)
         objective.check_unwritten(versions)
-        _move(found, stacks, dict((id(w), rho) for w, rho in moving), self.rows)
+        _move(found, stacks, {id(w): rho for w, rho in moving}, self.rows)
         random.restore()
         torch.clear_autocast_cache()
         second = Pass(self.rows, False, within, objective.structure.axes)

@@ -38,11 +38,17 @@ class Structure:
     def __init__(self) -> None:
         self.axes: dict[Hashable, tuple[bool, ...]] = {}
         self._kinds: set[Hashable] = set()
+        self._operations: set[Hashable] = set()
         self._recording = True
 
     def close(self) -> None:
         """End the check."""
         self._recording = False
+
+    def learn(self, axes: Mapping[Hashable, tuple[bool, ...]]) -> None:
+        """Take over what another number of rows shows of the axes."""
+        for operation, leading in axes.items():
+            self.axes[operation] = both(self.axes.get(operation, leading), leading)
 
     def meet(self, kinds: set[Hashable], axes: Mapping[Hashable, tuple[bool, ...]]) -> None:
         """Record a forward pass, or compare it with what was recorded.
@@ -54,9 +60,9 @@ class Structure:
         """
         if self._recording:
             self._kinds |= kinds
-            for operation, leading in axes.items():
-                self.axes[operation] = both(self.axes.get(operation, leading), leading)
-        elif not kinds <= self._kinds or not axes.keys() <= self.axes.keys():
+            self._operations |= axes.keys()
+            self.learn(axes)
+        elif not kinds <= self._kinds or not axes.keys() <= self._operations:
             raise UncheckedError(
                 "the forward pass runs operations that the check on a few rows did not see: the model or the loss "
                 "branches on its data, on the number of rows, or on a state that nothing shows"

@@ -1,7 +1,7 @@
 """Convolutions: those of all micro-batches as one of M C channels in M times as many groups.
 
-Pass 1 convolves all rows with W and takes G_i by a grouped convolution; pass 2 is grouped, and the gradient of W is that
-of one ordinary convolution. Kernels as wide as their stride (patches) are linear layers.
+Pass 1 convolves all rows with W and takes G_i by a grouped convolution; pass 2 is grouped, and the gradient of W is
+that of one ordinary convolution. Kernels as wide as their stride (patches) are linear layers.
 """
 
 from __future__ import annotations

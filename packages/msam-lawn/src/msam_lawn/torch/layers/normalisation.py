@@ -1,7 +1,7 @@
 """Normalisation layers: y = xhat * gamma_i + beta_i.
 
-With interleaved rows (B, C, ...) is a view of (b, M C, ...): batch and group normalisation see M C channels, which gives
-every micro-batch statistics of its own. Running averages take the pooled statistics of the micro-batches.
+With interleaved rows (B, C, ...) is a view of (b, M C, ...): batch and group normalisation see M C channels, which
+gives every micro-batch statistics of its own. Running averages take the pooled statistics of the micro-batches.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class _First(Function):
             pieces = [t.chunk(rows.count) for t in (delta, x, mean, scale)]
             every = [True, True, True]
             parts = [_backward(d, p, ctx.shape, m, s, weight, bias, every) for d, p, m, s in zip(*pieces, strict=True)]
-            on_x, on_weight, on_bias = (list(part) for part in zip(*parts, strict=True))
-            return torch.cat(on_x), None, None, None, torch.stack(on_weight), torch.stack(on_bias), None, None
+            by_x, by_weight, by_bias = (list(part) for part in zip(*parts, strict=True))
+            return torch.cat(by_x), None, None, None, torch.stack(by_weight), torch.stack(by_bias), None, None
         on_x = None
         if ctx.needs_input_grad[0]:
             on_x = _backward(delta, x, ctx.shape, mean, scale, weight, bias, [True, False, False])[0]
@@ -130,7 +130,8 @@ def layer_norm(
     if not run.rows_lead("layer_norm", input, weight, bias):
         return NotImplemented
     w, b = weight.of, None if bias is None else bias.of
-    function, x = (_First, input) if run.first else (_Second, input.contiguous())
+    function: Any = _First if run.first else _Second
+    x = input if run.first else input.contiguous()
     on_w, on_b = (w.weight, b and b.weight)
     if run.first:
         on_w, on_b = on_w.detach(), None if b is None else b.weight.detach()

@@ -1,8 +1,8 @@
-"""LSTM: with H_i of every micro-batch, position by position,
+"""LSTM, with the states of every micro-batch, position by position.
 
     [i f g o] = X_t W_i' + b_i + h_{t-1} U_i' + c_i,    c_t = f c_{t-1} + i g,    h_t = o tanh(c_t).
 
-The input's part of all positions is one linear layer. The recurrence is written out with a backward pass of its own; the
+The input's part of all positions is one linear layer. The recurrence has a backward pass of its own, whose
 gradient of U is one product over all positions.
 """
 
@@ -24,10 +24,12 @@ __all__ = ["lstm"]
 
 
 class _Recurrence(Function):
-    """Hidden and cell states of all positions; (M, T, b, .) throughout. U is (1, 4 d, d) in pass 1 and a stack in pass 2."""
+    """States of all positions, (M, T, b, .) throughout; U is (1, 4 d, d) in pass 1 and a stack in pass 2."""
 
     @staticmethod
-    def forward(ctx: Any, parts: torch.Tensor, on_hidden: torch.Tensor, hidden: Any, weight: Any, h: Any, c: Any) -> Any:
+    def forward(
+        ctx: Any, parts: torch.Tensor, on_hidden: torch.Tensor, hidden: Any, weight: Any, h: Any, c: Any
+    ) -> Any:
         count, length, each, width = parts.shape
         size = width // 4
         transposed = weight.transpose(1, 2)

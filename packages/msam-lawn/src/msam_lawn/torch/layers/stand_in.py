@@ -121,7 +121,8 @@ class Pass:
     shares : tensor
         Of the micro-batches, summing to 1.
     known, operations : dict
-        For operations and the parameters they met: which of their arguments had the rows leading, in the check and here.
+        For operations and the parameters they met: which of their arguments had the rows leading, in the check and
+        here.
     closed : bool
         Set once the forward pass is over: what is recomputed in the backward pass records nothing.
     """
@@ -285,12 +286,10 @@ def _vmapped(func: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any
     given = [flat[place] for place in places]
     possible = tuple(not isinstance(x, StandIn) and x.ndim > 0 and x.shape[0] == rows.total for x in given)
     leading = run.leading(f"{name}, vmapped", given, possible)
-    tensors, axes = [], list[int | None]()
+    tensors = list[torch.Tensor]()
+    axes = list[int | None]()
     for x, leads in zip(given, leading, strict=True):
-        if isinstance(x, StandIn):
-            tensor, axis = x.stacked(), 0
-        else:
-            tensor, axis = rows.split(x) if leads else (x, None)
+        tensor, axis = (x.stacked(), 0) if isinstance(x, StandIn) else rows.split(x) if leads else (x, None)
         tensors.append(tensor)
         axes.append(axis)
 
