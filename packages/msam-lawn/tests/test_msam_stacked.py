@@ -329,3 +329,24 @@ def test_both_passes_draw_the_same_masks():
     handle.remove()
     assert torch.equal(seen[-1], seen[-2])
     assert 0.3 < float(seen[-1].double().mean()) < 0.7
+
+
+def test_a_kink_within_rounding_is_told_from_another_gradient(monkeypatch):
+    """The check's second opinion in 64 bits: on a copy, whose verdict stands."""
+    from msam_lawn.torch.engines import choice
+
+    model, x, y = task("encoder")
+    model = model.float()
+    told = choice._difference
+
+    def rounding(got, expected):
+        return "off by a kink" if expected[0].dtype == torch.float32 else told(got, expected)
+
+    monkeypatch.setattr(choice, "_difference", rounding)
+    held = list(model.parameters())
+    optimizer = SAM(torch.optim.SGD(held, lr=0.1), micro_batches=4, engine="stacked")
+    optimizer.backward(model, x, y, losses)
+    assert all(w.dtype == torch.float32 and w.grad is not None for w in held)
+    monkeypatch.setattr(choice, "_difference", lambda got, expected: "another gradient")
+    with pytest.raises(EngineError, match="another gradient"):
+        SAM(torch.optim.SGD(held, lr=0.1), micro_batches=4, engine="stacked").backward(model, x, y, losses)

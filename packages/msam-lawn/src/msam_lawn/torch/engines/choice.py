@@ -18,6 +18,7 @@ reads the model's inputs has two, and in the low-rank engine two in all: its out
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -292,9 +293,9 @@ def _check(objective: Objective, perturbation: Perturbation, engine: Engine, fir
             probe.structure.learn(other.structure.axes)
     found = _compared(probe, perturbation, engine)
     if found.differs and any(w.dtype == torch.float32 for w in perturbation.parameters):
-        with _in_double(objective.model, objective.loss):  # a kink within rounding, or another gradient?
-            again = _compared(_doubled(probe), perturbation, engine)
-        found = again if again.refusal is None else found
+        with contextlib.suppress(Exception):  # a kink within rounding, or another gradient? A copy in 64 bits tells
+            if _compared(*_doubled(probe, perturbation), engine).refusal is None:
+                found.refusal = None
     found.structure.close()
     return found
 
@@ -330,27 +331,22 @@ def _compared(probe: Objective, perturbation: Perturbation, engine: Engine) -> _
     return found
 
 
-@contextmanager
-def _in_double(*roots: Any) -> Iterator[None]:
-    """Parameters and buffers of 32 bits in 64, and what they were after."""
-    modules = [m for root in roots if isinstance(root, nn.Module) for m in root.modules()]
-    tensors = dict.fromkeys(t for m in modules for t in (*m._parameters.values(), *m._buffers.values()))
-    kept = [(t, t.data) for t in tensors if t is not None and t.dtype == torch.float32]
-    try:
-        for t, values in kept:
-            t.data = values.double()
-        yield
-    finally:
-        for t, values in kept:
-            t.data = values
+def _doubled(probe: Objective, perturbation: Perturbation) -> tuple[Objective, Perturbation]:
+    """A copy of the model and the rows in 64 bits; the model itself stays as it is, its gradient hooks included."""
+    copies: dict[int, Any] = {}
+    model = copy.deepcopy(probe.model, copies).double()
+    loss = copy.deepcopy(probe.loss, copies).double() if isinstance(probe.loss, nn.Module) else probe.loss
+    moved = [copies[id(w)] for w in perturbation.parameters]
+    structure = Structure()
+    for (name, met, count), leading in probe.structure.axes.items():
+        structure.axes[name, tuple(id(copies[key]) if key in copies else key for key in met), count] = leading
 
-
-def _doubled(probe: Objective) -> Objective:
     def double(leaf: Any) -> Any:
         return leaf.double() if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float32 else leaf
 
     inputs, targets, weights = (mapped(double, tree) for tree in (probe.inputs, probe.targets, probe.weights))
-    return replace(probe, inputs=inputs, targets=targets, weights=weights, structure=probe.structure)
+    rows = replace(probe, model=model, loss=loss, inputs=inputs, targets=targets, weights=weights, structure=structure)
+    return rows, replace(perturbation, parameters=moved)
 
 
 def _difference(got: list[torch.Tensor | None], expected: list[torch.Tensor | None]) -> str | None:

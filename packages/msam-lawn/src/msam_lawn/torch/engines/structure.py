@@ -36,7 +36,7 @@ class Structure:
     """
 
     def __init__(self) -> None:
-        self.axes: dict[Hashable, tuple[bool, ...]] = {}
+        self.axes: dict[Any, tuple[bool, ...]] = {}
         self._kinds: set[Hashable] = set()
         self._operations: set[Hashable] = set()
         self._recording = True
@@ -45,12 +45,12 @@ class Structure:
         """End the check."""
         self._recording = False
 
-    def learn(self, axes: Mapping[Hashable, tuple[bool, ...]]) -> None:
+    def learn(self, axes: Mapping[Any, tuple[bool, ...]]) -> None:
         """Take over what another number of rows shows of the axes."""
         for operation, leading in axes.items():
             self.axes[operation] = both(self.axes.get(operation, leading), leading)
 
-    def meet(self, kinds: set[Hashable], axes: Mapping[Hashable, tuple[bool, ...]]) -> None:
+    def meet(self, kinds: set[Hashable], axes: Mapping[Any, tuple[bool, ...]]) -> None:
         """Record a forward pass, or compare it with what was recorded.
 
         Raises
