@@ -822,6 +822,26 @@ def activations_of_the_call_before(draw):
     return draw.case(model)
 
 
+@adversary
+def activations_kept_once_switched_on(draw):
+    def run(self, x):
+        z = torch.tanh(self.a(x))
+        before, self.before = self.before, z.detach()
+        return self.b(z + 0.1 * before if self.on and before is not None and before.shape == z.shape else z)
+
+    model = Net(run, a=nn.Linear(draw.width, 6), b=head())
+    model.before = None
+    model.register_buffer("on", torch.tensor(False))
+    return draw.case(model, changes=(lambda: model.on.fill_(True),))
+
+
+@adversary
+def one_layer_by_several_names(draw):
+    layer = nn.Linear(6, 6)
+    names = [nn.Linear(draw.width, 6), layer, nn.Tanh(), layer, nn.Tanh(), layer, head()]
+    return draw.case(nn.Sequential(*names))
+
+
 # --- layers of the stacked engine -------------------------------------------------------------------------------------
 
 

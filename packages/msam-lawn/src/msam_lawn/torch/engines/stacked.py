@@ -11,7 +11,7 @@ passes one after the other: g copies of the weights are held.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -22,6 +22,7 @@ from torch import nn
 from msam_lawn.errors import EngineError, GradientError
 from msam_lawn.torch.containers import mapped
 from msam_lawn.torch.distributed import without_reduction
+from msam_lawn.torch.engines.left_over import nothing_left_over
 from msam_lawn.torch.engines.loop import Scaling, micro_batches_in_turn
 from msam_lawn.torch.engines.sink import Sink
 from msam_lawn.torch.engines.structure import graph_nodes
@@ -147,7 +148,7 @@ class _Group:
         versions, random = objective.versions(), RandomState.now()
         first = Pass(self.rows, True, within, objective.structure.axes)
         stacks = {id(w): WeightStack(w, _spread(w, self.rows).requires_grad_()) for w, _ in moving}
-        with statistics.observed(share), _stand_ins(objective, stacks, first):
+        with statistics.observed(share), _nothing_kept(objective), _stand_ins(objective, stacks, first):
             means = self._means(first, None)
             _check_ways(means, stacks)
             found = _stacked_gradients(scaling(means.sum()), stacks)
@@ -156,7 +157,7 @@ class _Group:
         random.restore()
         torch.clear_autocast_cache()
         second = Pass(self.rows, False, within, objective.structure.axes)
-        with statistics.frozen(), _stand_ins(objective, stacks, second):
+        with statistics.frozen(), _nothing_kept(objective), _stand_ins(objective, stacks, second):
             again = self._means(second, through)
             sink.backward(scaling((self.shares.to(again) * again).sum()))
         return (self.shares.to(means) * means).sum().detach()
@@ -227,6 +228,11 @@ def _stand_ins(objective: Objective, stacks: dict[int, WeightStack], run: Pass) 
                 del module.__dict__[name]
         for module, name, value in attributes:
             module.__dict__[name] = value
+
+
+def _nothing_kept(objective: Objective) -> AbstractContextManager[None]:
+    """No stand-in in a list or dict of a module after a pass."""
+    return nothing_left_over(dict.fromkeys(_modules(objective)), lambda value: isinstance(value, StandIn))
 
 
 def _may_hold(value: Any) -> bool:
