@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from msam_adversaries import ADVERSARIES, Draw
+from msam_lawn.torch.engines.choice import ENGINES
 from test_msam_adversaries import outcome
 
 TOLERANCE = 1e-10
@@ -27,7 +28,7 @@ def main() -> int:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     bad = 0
-    for engine in ("auto", "loop", "low-rank", "vmap"):
+    for engine in ENGINES:
         counts, worst = Counter[str](), 0.0
         for name in ADVERSARIES:
             for seed in range(arguments.first, arguments.first + arguments.draws):

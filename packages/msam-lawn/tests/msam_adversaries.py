@@ -708,6 +708,242 @@ def experts_by_rows(draw):
     return draw.case(Net(run, a=nn.Linear(draw.width, 6), c=nn.Linear(draw.width, 6), b=head()))
 
 
+# --- switches that no attribute of a module shows ---------------------------------------------------------------------
+
+
+def switched(draw, is_on, **attributes):
+    def run(self, x):
+        z = torch.tanh(self.a(x))
+        return self.b(z - z.mean(0) if is_on(self) else z)
+
+    model = Net(run, a=nn.Linear(draw.width, 6), b=head())
+    for name, value in attributes.items():
+        setattr(model, name, value)
+    return model
+
+
+@adversary
+def switch_in_a_buffer(draw):
+    model = switched(draw, lambda self: bool(self.on))
+    model.register_buffer("on", torch.tensor(False))
+    return draw.case(model, changes=(lambda: model.on.fill_(True),))
+
+
+@adversary
+def switch_in_a_tensor(draw):
+    model = switched(draw, lambda self: self.on > 1, on=torch.ones(()))
+    return draw.case(model, changes=(lambda: model.on.add_(1), lambda: model.on.sub_(1)))
+
+
+@adversary
+def switch_in_a_configuration(draw):
+    model = switched(draw, lambda self: self.config.centred, config=types.SimpleNamespace(centred=False))
+    return draw.case(model, changes=(lambda: setattr(model.config, "centred", True),))
+
+
+@adversary
+def switch_in_a_list(draw):
+    model = switched(draw, lambda self: self.on[-1], on=[False])
+    return draw.case(model, changes=(lambda: model.on.append(True), lambda: model.on.append(False)))
+
+
+@adversary
+def switch_outside(draw):
+    switch = {"on": False}
+    model = switched(draw, lambda self: switch["on"])
+    return draw.case(model, changes=(lambda: switch.update(on=True),))
+
+
+@adversary
+def method_of_the_class_replaced(draw):
+    class Mixed(Net):
+        def mixed(self, z):
+            return z
+
+    model = Mixed(lambda self, x: self.b(self.mixed(torch.tanh(self.a(x)))), a=nn.Linear(draw.width, 6), b=head())
+    return draw.case(model, changes=(lambda: setattr(Mixed, "mixed", lambda self, z: z - z.mean(0)),))
+
+
+@adversary
+def axis_in_a_configuration(draw):
+    model = Net(lambda self, x: self.b(self.a(x).softmax(self.config["axis"])), a=nn.Linear(draw.width, 6), b=head())
+    model.config = {"axis": 1}
+    return draw.case(model, changes=(lambda: model.config.update(axis=0),))
+
+
+def paired(outputs, targets, pairs=False):
+    return cross_entropy(outputs, targets) + ((outputs - outputs.mean(0)).square().sum(1) if pairs else 0)
+
+
+@adversary
+def partial_loss_switched_later(draw):
+    case = draw.case(draw.mlp(), loss=functools.partial(paired, pairs=False))
+    case.changes = (lambda: setattr(case, "loss", functools.partial(paired, pairs=True)),)
+    return case
+
+
+@adversary
+def loss_object_switched_later(draw):
+    class Loss:
+        pairs = False
+
+        def __call__(self, outputs, targets):
+            return paired(outputs, targets, self.pairs)
+
+    loss = Loss()
+    return draw.case(draw.mlp(), loss=loss, changes=(lambda: setattr(loss, "pairs", True),))
+
+
+@adversary
+def loss_switched_by_a_number(draw):
+    step = [0]
+    loss = lambda outputs, targets: paired(outputs, targets, step[0] >= 1)  # noqa: E731
+    return draw.case(draw.mlp(), loss=loss, changes=(lambda: step.append(step.pop() + 1),))
+
+
+@adversary
+def branch_on_the_number_of_rows(draw):
+    def run(self, x):
+        z = torch.tanh(self.a(x))
+        return self.b(z - z.mean(0) if len(x) > 6 else z)
+
+    return draw.case(Net(run, a=nn.Linear(draw.width, 6), b=head()))
+
+
+@adversary
+def activations_of_the_call_before(draw):
+    def run(self, x):
+        z = torch.tanh(self.a(x))
+        before, self.before = self.before, z.detach()
+        return self.b(z + 0.1 * before if before is not None and before.shape == z.shape else z)
+
+    model = Net(run, a=nn.Linear(draw.width, 6), b=head())
+    model.before = None
+    return draw.case(model)
+
+
+@adversary
+def activations_kept_once_switched_on(draw):
+    def run(self, x):
+        z = torch.tanh(self.a(x))
+        before, self.before = self.before, z.detach()
+        return self.b(z + 0.1 * before if self.on and before is not None and before.shape == z.shape else z)
+
+    model = Net(run, a=nn.Linear(draw.width, 6), b=head())
+    model.before = None
+    model.register_buffer("on", torch.tensor(False))
+    return draw.case(model, changes=(lambda: model.on.fill_(True),))
+
+
+@adversary
+def one_layer_by_several_names(draw):
+    layer = nn.Linear(6, 6)
+    names = [nn.Linear(draw.width, 6), layer, nn.Tanh(), layer, nn.Tanh(), layer, head()]
+    return draw.case(nn.Sequential(*names))
+
+
+# --- layers of the stacked engine -------------------------------------------------------------------------------------
+
+
+@adversary
+def positions_as_many_as_rows(draw):
+    def run(self, ids):
+        z = self.table(ids) + self.place(torch.arange(ids.shape[1]))
+        return self.b(self.norm(torch.tanh(self.a(z))).mean(1))
+
+    model = Net(run, table=nn.Embedding(9, 5), place=nn.Embedding(26, 5), a=nn.Linear(5, 6), norm=nn.LayerNorm(6))
+    model.b = head()
+    return draw.tokens(model, length=draw.rows * draw.integer(1, 3))
+
+
+@adversary
+def table_read_without_gradient(draw):
+    run = lambda self, ids: self.b(self.a(self.table(ids).mean(1)) + self.table.weight.detach().sum(0))  # noqa: E731
+    return draw.tokens(Net(run, table=nn.Embedding(9, 5), a=nn.Linear(5, 5), b=head(5)))
+
+
+@adversary
+def weight_by_its_data(draw):
+    run = lambda self, x: self.b(torch.tanh(self.a(x)) * self.a.weight.data.norm())  # noqa: E731
+    return draw.case(Net(run, a=nn.Linear(draw.width, 6), b=head()))
+
+
+@adversary
+def weight_transposed_by_hand(draw):
+    run = lambda self, x: self.b(torch.tanh(x @ self.a.weight.T + self.a.bias)) @ self.mix.mT  # noqa: E731
+    model = Net(run, a=nn.Linear(draw.width, 6), b=head())
+    model.mix = nn.Parameter(draw.normal(3, 3))
+    return draw.case(model)
+
+
+@adversary
+def classes_token_and_positions(draw):
+    def run(self, x):
+        z = torch.cat([self.token.expand(len(x), -1, -1), self.a(x)], 1) + self.place[:, : x.shape[1] + 1]
+        return self.b(self.norm(z)[:, 0] + z.mean(1))
+
+    model = Net(run, a=nn.Linear(3, 6), norm=nn.RMSNorm(6), b=head())
+    model.token, model.place = nn.Parameter(draw.normal(1, 1, 6)), nn.Parameter(draw.normal(1, 9, 6))
+    return draw.case(model, 4, 3)
+
+
+@adversary
+def attention_with_masks(draw):
+    kind = draw.integer(0, 2)
+
+    def run(self, x, memory, padded):
+        allowed = torch.ones(4, 5, dtype=torch.bool).triu(2)
+        mask = allowed if kind else allowed.double().mul(-3)
+        z, weights = self.a(x, memory, memory, key_padding_mask=padded, attn_mask=mask, need_weights=bool(kind))
+        return self.b(z.mean(1)) + (weights.sum((1, 2))[:, None] if kind else 0)
+
+    model = Net(run, a=nn.MultiheadAttention(6, 2, batch_first=True, kdim=3 + 3 * kind, vdim=3 + 3 * kind), b=head())
+    case = draw.case(model, 4, 6)
+    padded = torch.zeros(draw.rows, 5, dtype=torch.bool)
+    padded[:, -1] = draw.normal(draw.rows) > 0
+    case.inputs = (case.inputs, draw.normal(draw.rows, 5, 3 + 3 * kind), padded if kind else padded.double().mul(-2))
+    return case
+
+
+@adversary
+def weight_through_a_function_of_its_own(draw):
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, weight):
+            ctx.save_for_backward(x, weight)
+            return x @ weight.T
+
+        @staticmethod
+        def backward(ctx, delta):
+            x, weight = ctx.saved_tensors
+            return delta @ weight, delta.T @ x
+
+    run = lambda self, x: self.b(torch.tanh(Product.apply(x, self.a.weight) + self.a.bias))  # noqa: E731
+    return draw.case(Net(run, a=nn.Linear(draw.width, 6), b=head()))
+
+
+@adversary
+def adversarial_inputs(draw):
+    def run(self, x):
+        x = x.detach().requires_grad_(True)
+        (slope,) = torch.autograd.grad(self.b(torch.tanh(self.a(x))).square().sum(), x)
+        return self.b(torch.tanh(self.a(x + 0.1 * slope.detach())))
+
+    return draw.case(Net(run, a=nn.Linear(draw.width, 6), b=head()))
+
+
+@adversary
+def batch_norm_in_a_network(draw):
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.Tanh(),
+        nn.Conv2d(4, 6, 2, stride=2),
+        nn.Flatten(),
+    )
+    return draw.case(nn.Sequential(model, nn.LazyLinear(3)), 2, 4, 4, changes=(model.eval, model.train), least_rows=2)
+
+
 # --- random numbers, memory, in place ---------------------------------------------------------------------------------
 
 

@@ -11,6 +11,8 @@ from msam_lawn import EngineError, GradientError, SettingsError
 from msam_lawn.shards import shard_sizes
 from msam_lawn.torch import SAM
 from msam_lawn.torch.containers import leaves
+from msam_lawn.torch.engines import choice
+from msam_lawn.torch.engines.choice import ENGINES
 from msam_lawn.torch.engines.row_constant import row_constant_random
 from oracles.plain_msam import plain_msam
 
@@ -104,12 +106,90 @@ SEEDS = 1
 @pytest.mark.parametrize("name", ADVERSARIES)
 def test_exact_or_refused_by_name(name):
     for seed in range(SEEDS):
-        for engine in ("auto", "loop", "low-rank", "vmap"):
+        for engine in ENGINES:
             worst, refusal = outcome(name, engine, seed)
             assert worst <= 1e-10, (engine, seed)
             expected = ADVERSARIES[name](Draw(seed)).refused
             if expected is not None:
                 assert refusal is not None, (engine, seed)
-                assert expected in refusal or engine in ("low-rank", "vmap")
+                assert expected in refusal or engine not in ("auto", "loop")
             elif engine in ("auto", "loop"):
                 assert refusal is None, (engine, seed)
+
+
+FELL = [  # silently wrong once: rows that kept their places by chance, three rows cut evenly, state of an earlier call
+    ("rows_sorted_inside", "stacked", 91000),
+    ("mean_among_the_outputs", "low-rank", 91001),
+    ("stochastic_depth", "vmap", 91001),
+    ("activations_of_the_call_before", "vmap", 3),
+    ("activations_of_the_call_before", "vmap", 4),
+    ("activations_kept_once_switched_on", "vmap", 3),
+    ("activations_kept_once_switched_on", "vmap", 4),
+]
+
+
+@pytest.mark.parametrize(("name", "engine", "seed"), FELL)
+def test_draws_that_fell_once(name, engine, seed):
+    assert outcome(name, engine, seed)[0] <= 1e-10
+
+
+def test_vmap_renews_its_check_where_other_operations_run(monkeypatch):
+    """A step of operations that the check did not see is checked anew, whatever engine runs it."""
+    checks = []
+    looked_at = choice._looked_at
+    monkeypatch.setattr(choice, "_looked_at", lambda *a, **k: checks.append(0) or looked_at(*a, **k))
+    assert outcome("switch_in_a_buffer", "vmap", 91000)[0] <= 1e-10
+    assert len(checks) >= 2
+
+
+def test_vmap_leaves_the_parameters_of_a_layer_with_several_names():
+    case = ADVERSARIES["one_layer_by_several_names"](Draw(0))
+    held = list(case.model.parameters())
+    optimizer = SAM(torch.optim.SGD(held, lr=0.1), micro_batches=2, engine="vmap")
+    optimizer.backward(case.model, case.inputs, case.targets, case.loss)
+    assert all(a is b for a, b in zip(case.model.parameters(), held, strict=True))
+
+
+class Keeping(torch.nn.Module):
+    """Keeps its last weight, or its last activation, where ``how`` says."""
+
+    def __init__(self, how, what):
+        super().__init__()
+        self.layer, self.how, self.what = torch.nn.Linear(4, 3).double(), how, what
+        self.attribute, self.listed, self.named, self.sizes = None, [], {}, (3, 4)
+
+    def forward(self, x):
+        out = self.layer(x)
+        kept = self.layer.weight if self.what == "weight" else out.detach()
+        if self.how == "attribute":
+            self.attribute = kept
+        elif self.how == "list":
+            self.listed[:] = [kept]
+        else:
+            self.named["last"] = kept
+        return out
+
+
+@pytest.mark.parametrize("engine", ["stacked", "vmap"])
+@pytest.mark.parametrize("what", ["weight", "activation"])
+@pytest.mark.parametrize("how", ["attribute", "list", "dict"])
+def test_no_tensor_of_a_pass_is_left_in_a_module(how, what, engine):
+    torch.manual_seed(0)
+    model = Keeping(how, what)
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1), micro_batches=2, engine=engine)
+    with contextlib.suppress(EngineError):
+        optimizer.backward(model, torch.randn(8, 4).double(), torch.arange(8) % 3, msam_adversaries.cross_entropy)
+    assert model.sizes == (3, 4)
+    for kept in (model.attribute, *model.listed, *model.named.values()):
+        if kept is not None:
+            assert type(kept) in (torch.Tensor, torch.nn.Parameter)
+            assert not torch._C._functorch.is_functorch_wrapped_tensor(kept)
+            kept.sum().item()
+
+
+def test_plain_attributes_are_no_reason_to_refuse_vmap():
+    case = ADVERSARIES["one_layer_by_several_names"](Draw(0))
+    case.model.sizes, case.model.table = [3, "four"], {"five": torch.ones(2)}
+    optimizer = SAM(torch.optim.SGD(case.model.parameters(), lr=0.1), micro_batches=2, engine="vmap")
+    optimizer.backward(case.model, case.inputs, case.targets, case.loss)
+    assert optimizer.choices[0].engine == "vmap"

@@ -49,7 +49,7 @@ def alone(skipped=-1):
 
 
 def test_two_processes_are_one_with_twice_the_micro_batches(tmp_path):
-    for engine in ("loop", "low-rank"):
+    for engine in ("loop", "low-rank", "stacked"):
         first, second = run(tmp_path / engine, [engine, engine])
         assert torch.equal(first["weights"], second["weights"])
         torch.testing.assert_close(first["weights"], alone(), rtol=0, atol=1e-10)

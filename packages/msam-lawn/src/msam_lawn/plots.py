@@ -6,6 +6,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from papershelf_core.files import replacing
+
 __all__ = ["cost_picture"]
 
 
@@ -22,6 +24,5 @@ def cost_picture(rows: list[dict[str, Any]], out: Path) -> None:
     axes.set_xlabel("micro-batches")
     axes.set_ylabel("cost in plain steps")
     axes.set_ylim(bottom=0)
-    temporary = out.with_name(f".{out.stem}.part{out.suffix}")
-    figure.savefig(temporary)
-    temporary.replace(out)
+    with replacing(out) as scratch:
+        figure.savefig(scratch)

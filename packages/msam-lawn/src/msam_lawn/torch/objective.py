@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ import torch
 from msam_lawn.errors import GradientError, SettingsError
 from msam_lawn.shards import shard_sizes, shard_slices
 from msam_lawn.torch.containers import leaves, mapped
+from msam_lawn.torch.engines.structure import Structure, kinds_of
 
 __all__ = ["LossFunction", "Objective", "make_objective"]
 
@@ -42,6 +43,10 @@ class Objective:
     probed : tuple of torch.Size, or None
         Shapes of the outputs' tensors on ``probed_rows`` rows: they tell which of them have the rows leading.
     probed_rows : int
+    structure : Structure
+        Kinds of operations that a check saw; a new one records.
+    cuts : list of slice, or None
+        Rows of the micro-batches where they are not one after the other.
     """
 
     model: torch.nn.Module
@@ -52,6 +57,8 @@ class Objective:
     weights: torch.Tensor | None = None
     probed: tuple[torch.Size, ...] | None = None
     probed_rows: int = 0
+    structure: Structure = field(default_factory=Structure)
+    cuts: list[slice] | None = None
 
     @property
     def rows(self) -> int:
@@ -61,7 +68,7 @@ class Objective:
     @property
     def slices(self) -> list[slice]:
         """Row ranges of the micro-batches."""
-        return shard_slices(self.sizes)
+        return shard_slices(self.sizes) if self.cuts is None else self.cuts
 
     def shares(self) -> list[float]:
         """Weight A_i / A of each micro-batch in the mini-batch's loss."""
@@ -109,6 +116,38 @@ class Objective:
         if weights.ndim > values.ndim:
             raise SettingsError(f"weights of shape {tuple(weights.shape)} for losses of shape {tuple(values.shape)}")
         return weights.reshape(weights.shape + (1,) * (values.ndim - weights.ndim)).expand_as(values)
+
+    def micro_batch_means(
+        self, outputs: Any, own: Callable[[torch.Tensor, int], torch.Tensor] = lambda loss, _: loss
+    ) -> torch.Tensor:
+        """L_i of every micro-batch from the outputs of all rows, of shape (M,).
+
+        ``own(loss, i)`` is called on a loss of micro-batch i that is a scalar.
+        """
+        values = self.loss(outputs, self.targets)
+        if values.ndim == 0:
+            if len(self.sizes) == 1:
+                return own(values, 0)[None]
+            each = [self.loss(self.cut_outputs(outputs, p), self.cut(self.targets, p)) for p in self.slices]
+            return torch.stack([own(loss, i) for i, loss in enumerate(each)])
+        self.check_rows(values, self.rows)
+        sizes = torch.tensor(self.sizes, device=values.device)
+        numbers = torch.arange(len(self.sizes), device=values.device)
+        owner = numbers.repeat_interleave(sizes) if self.cuts is None else numbers.repeat(self.sizes[0])
+        if self.weights is None:
+            means = values.reshape(self.rows, -1).mean(1) / sizes.to(values.dtype)[owner]
+            return means.new_zeros(len(sizes)).index_add(0, owner, means)
+        weights = self.weights_like(values, slice(0, self.rows)).reshape(self.rows, -1)
+        totals = values.new_zeros(len(sizes)).index_add(0, owner, weights.sum(1))
+        sums = values.new_zeros(len(sizes)).index_add(0, owner, (weights * values.reshape(weights.shape)).sum(1))
+        return sums / totals.clamp_min(torch.finfo(values.dtype).tiny)
+
+    def check_structure(self, outputs: Any, means: torch.Tensor, axes: Mapping[Any, Any] | None = None) -> None:
+        """Refuse operations that the check did not see; a loss that is called for each micro-batch is left out."""
+        kinds = kinds_of([leaf.grad_fn for leaf in leaves(outputs) if isinstance(leaf, torch.Tensor)])
+        if type(means.grad_fn).__name__ not in ("StackBackward0", "UnsqueezeBackward0"):
+            kinds |= kinds_of([means.grad_fn])
+        self.structure.meet(kinds, axes or {})
 
     def cut(self, tree: Any, rows: slice) -> Any:
         """The rows of every tensor in a nested container."""

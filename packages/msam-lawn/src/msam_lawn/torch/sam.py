@@ -24,12 +24,18 @@ from msam_lawn.errors import EngineError, GradientError, PrecisionWarning, Setti
 from msam_lawn.rho import RhoSchedule, check_rho
 from msam_lawn.shards import check_micro_batching, shard_sizes, shard_slices
 from msam_lawn.torch.distributed import check_unsharded, unwrapped
-from msam_lawn.torch.engines.choice import EngineChoice, EngineName, Plan, choose_engine
+from msam_lawn.torch.engines.choice import (
+    EngineChoice,
+    EngineName,
+    Plan,
+    choose_engine,
+    engine_of,
+    input_elements,
+)
 from msam_lawn.torch.engines.fingerprint import call_key, model_key
-from msam_lawn.torch.engines.loop import Scaling, kept_weights, loop_gradient, perturb, write_back
-from msam_lawn.torch.engines.low_rank import low_rank_gradient
+from msam_lawn.torch.engines.loop import Scaling, kept_weights, perturb, write_back
 from msam_lawn.torch.engines.sink import IntoGrad
-from msam_lawn.torch.engines.vmap import vmap_gradient
+from msam_lawn.torch.engines.structure import UncheckedError
 from msam_lawn.torch.objective import LossFunction, Objective, make_objective
 from msam_lawn.torch.passes import RandomState, RunningStatistics
 from msam_lawn.torch.perturbation import Adaptive, Perturbation, global_norm
@@ -90,7 +96,7 @@ class SAM(WrappingOptimizer):
         Offset in "asam".
     micro_batches, micro_batch_size : int, optional
         How a mini-batch is cut: into how many parts, or into parts of how many rows. Neither: one part, which is SAM.
-    engine : {"auto", "loop", "low-rank", "vmap"}
+    engine : {"auto", "loop", "low-rank", "stacked", "vmap"}
         How ``backward`` computes the gradient; all are exact. ``choices`` tells what "auto" took and why.
 
     Attributes
@@ -264,21 +270,24 @@ class SAM(WrappingOptimizer):
     def _produce(
         self, objective: Objective, perturbation: Perturbation, scaling: Scaling, through: torch.nn.Module
     ) -> torch.Tensor:
-        plan, plans, key = self._plan(objective, perturbation, through)
-        objective = replace(objective, probed=plan.probed, probed_rows=plan.probed_rows)
-        if plan.choice.engine == "vmap":
-            return vmap_gradient(objective, perturbation, scaling, through, INTO_GRAD)
-        if plan.choice.engine == "low-rank":
+        anew = False
+        while True:
+            plan, plans, key = self._plan(objective, perturbation, through, anew)
+            known = replace(objective, probed=plan.probed, probed_rows=plan.probed_rows, structure=plan.structure)
             try:
-                return low_rank_gradient(objective, perturbation, scaling, through, INTO_GRAD)
+                return engine_of(plan.choice)(known, perturbation, scaling, through, INTO_GRAD)
             except EngineError as error:  # raised before anything reaches .grad
-                if self.engine == "low-rank":
+                if isinstance(error, UncheckedError) and not anew and plan.renewed < STATES:
+                    anew = True
+                    continue
+                if self.engine != "auto":
                     raise
-                plans[key] = Plan(EngineChoice("loop", f"the low-rank engine is not exact here: {error}"))
-        return loop_gradient(objective, perturbation, scaling, through, INTO_GRAD)
+                reason = f"the {plan.choice.engine} engine is not exact here: {error}"
+                plans[key] = Plan(EngineChoice("loop", reason))
+                anew = False
 
     def _plan(
-        self, objective: Objective, perturbation: Perturbation, through: torch.nn.Module
+        self, objective: Objective, perturbation: Perturbation, through: torch.nn.Module, anew: bool
     ) -> tuple[Plan, dict[Any, Plan], Any]:
         """The engine for this call: the one chosen before where nothing that it depends on has changed."""
         if self.engine == "loop":
@@ -294,10 +303,14 @@ class SAM(WrappingOptimizer):
             states.setdefault(state, {}).setdefault(key, Plan(EngineChoice("loop", reason)))
         plans = states.setdefault(state, {})
         plan = plans.get(key)
-        if plan is None or plan.is_due or not plan.lasting:
-            uses = 0 if plan is None else plan.uses
-            plan = choose_engine(objective, perturbation, through, self.engine, first_row=uses)
+        if plan is None or plan.is_due or anew or not plan.lasting:
+            before = plan
+            uses = 0 if before is None else before.uses
+            known = before.choice if before is not None and before.lasting else _timed_alike(plans, objective)
+            plan = choose_engine(objective, perturbation, through, self.engine, first_row=uses, known=known)
             plan.uses = uses
+            if before is not None:
+                plan.renewed, plan.elements = before.renewed + anew, before.elements
             while len(plans) >= SHAPES:
                 del plans[next(iter(plans))]
             plans[key] = plan
@@ -547,6 +560,15 @@ class SAM(WrappingOptimizer):
 
 
 INTO_GRAD = IntoGrad()
+
+
+def _timed_alike(plans: dict[Any, Plan], objective: Objective) -> EngineChoice | None:
+    """What was the fastest on a mini-batch of about this size, cut alike."""
+    elements = input_elements(objective)
+    for (sizes, *_), plan in plans.items():
+        if sizes == objective.sizes and elements <= 2 * plan.elements <= 4 * elements:
+            return plan.choice
+    return None
 
 
 def _no_plans() -> WeakKeyDictionary[torch.nn.Module, dict[Any, dict[Any, Plan]]]:

@@ -7,24 +7,24 @@ that the first pass itself writes (the renormed rows of an Embedding with max_no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 import torch
 
 from msam_lawn.errors import GradientError
 from msam_lawn.torch.distributed import without_reduction
 from msam_lawn.torch.engines.sink import Sink
+from msam_lawn.torch.engines.structure import graph_nodes
 from msam_lawn.torch.objective import Objective
 from msam_lawn.torch.passes import RandomState, RunningStatistics, normalisations_of_compiled
 from msam_lawn.torch.perturbation import Perturbation
 
 __all__ = [
     "Scaling",
-    "graph_nodes",
     "kept_weights",
     "loop_gradient",
+    "micro_batches_in_turn",
     "perturb",
     "write_back",
 ]
@@ -56,18 +56,36 @@ def loop_gradient(
     GradientError
         If the loss depends on no parameter that moves, or the first pass writes into the mini-batch.
     """
+    statistics = RunningStatistics(normalisations_of_compiled(objective.model))
+    every = range(len(objective.sizes))
+    loss = micro_batches_in_turn(objective, perturbation, scaling, through, sink, statistics, every)
+    statistics.commit()
+    return loss
+
+
+def micro_batches_in_turn(
+    objective: Objective,
+    perturbation: Perturbation,
+    scaling: Scaling,
+    through: torch.nn.Module,
+    sink: Sink,
+    statistics: RunningStatistics,
+    places: Sequence[int],
+) -> torch.Tensor:
+    """Some of the micro-batches, the last among them; their part of the loss. Averages are observed, not moved."""
     weights = perturbation.parameters
     shares, slices = objective.shares(), objective.slices
-    statistics, several = RunningStatistics(normalisations_of_compiled(objective.model)), len(slices) > 1
+    several = len(slices) > 1
     loss = torch.zeros((), device=weights[0].device)
     versions, whole, from_numpy = objective.versions(), False, True
     with kept_weights(weights) as snapshot:
-        for i, (share, rows) in enumerate(zip(shares, slices, strict=True)):
+        for i in places:
+            share, rows = shares[i], slices[i]
             random = RandomState.now(from_numpy)
             written = [w._version for w in weights]
             with statistics.observed(share) if several else nullcontext():
                 clean = objective.mean_loss(rows)
-                whole = whole or (i == 0 and needs_whole_backward(clean))
+                whole = whole or (i == places[0] and needs_whole_backward(clean))
                 gradients = ascent_gradients(scaling(clean), weights, objective.model, whole=whole)
             objective.check_unwritten(versions)
             from_numpy = from_numpy and random.drew_from_numpy()  # told by the first micro-batch
@@ -80,7 +98,6 @@ def loop_gradient(
             with statistics.frozen(), nullcontext() if last else without_reduction(through):
                 sink.backward(scaling(share * objective.mean_loss(rows, through)))
             write_back(weights, snapshot)
-    statistics.commit()
     return loss
 
 
@@ -109,18 +126,6 @@ def ascent_gradients(
 def needs_whole_backward(loss: torch.Tensor) -> bool:
     """Whether reentrant checkpointing is in the graph: it has no gradients of chosen tensors, only whole passes."""
     return any(type(node).__name__ == "CheckpointFunctionBackward" for node in graph_nodes([loss.grad_fn]))
-
-
-def graph_nodes(starts: Sequence[Any], stops: Iterable[Any] = ()) -> Iterator[Any]:
-    """Nodes of an autograd graph that are reached from some without passing others."""
-    seen, stack = set(stops), [node for node in starts if node is not None]
-    while stack:
-        node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        yield node
-        stack += [following for following, _ in node.next_functions if following is not None]
 
 
 @torch.no_grad()

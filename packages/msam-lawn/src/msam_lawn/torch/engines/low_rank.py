@@ -29,8 +29,9 @@ from torch import nn
 from torch.autograd.graph import get_gradient_edge
 
 from msam_lawn.errors import EngineError, GradientError
-from msam_lawn.torch.engines.loop import Scaling, graph_nodes
+from msam_lawn.torch.engines.loop import Scaling
 from msam_lawn.torch.engines.sink import Sink
+from msam_lawn.torch.engines.structure import graph_nodes
 from msam_lawn.torch.objective import Objective
 from msam_lawn.torch.passes import RandomState
 from msam_lawn.torch.perturbation import Perturbation, length_scale
@@ -421,7 +422,7 @@ def low_rank_gradient(
         random.restore()
         torch.clear_autocast_cache()
         with _forwards(layers, "moved"):
-            means = _micro_batch_means(objective, objective.outputs(through=through))
+            means = objective.micro_batch_means(objective.outputs(through=through))
             total = scaling((_shares(objective, means) * means).sum())
             for layer in layers.values():
                 if not layer.ran:
@@ -449,7 +450,9 @@ def _first_pass(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Norms of the micro-batch gradients and the loss; leaves in each layer what pass 2 needs."""
     with _forwards(layers, "record"):
-        means = _micro_batch_means(objective, objective.outputs())
+        outputs = objective.outputs()
+        means = objective.micro_batch_means(outputs)
+        objective.check_structure(outputs, means)
         for module in [module for module, layer in layers.items() if layer.edge is None]:
             module.__dict__.pop("forward")
             del layers[module]  # it did not run: no gradient, nothing to move
@@ -475,29 +478,6 @@ def _check_ways(means: torch.Tensor, perturbation: Perturbation, layers: dict[nn
         if type(node).__name__ == "AccumulateGrad" and id(node.variable) in trained:
             shape = tuple(node.variable.shape)
             raise EngineError(f"a weight of shape {shape} is used outside its layer")
-
-
-def _micro_batch_means(objective: Objective, outputs: Any) -> torch.Tensor:
-    """L_i of every micro-batch, of shape (M,)."""
-    values = objective.loss(outputs, objective.targets)
-    if values.ndim == 0:
-        if len(objective.sizes) == 1:
-            return values[None]
-        parts = objective.slices
-        cut = objective.cut
-        return torch.stack(
-            [objective.loss(objective.cut_outputs(outputs, part), cut(objective.targets, part)) for part in parts]
-        )
-    objective.check_rows(values, objective.rows)
-    sizes = torch.tensor(objective.sizes, device=values.device)
-    owner = torch.arange(len(objective.sizes), device=values.device).repeat_interleave(sizes)
-    if objective.weights is None:
-        each = values.reshape(objective.rows, -1).mean(1) / sizes.to(values.dtype)[owner]
-        return each.new_zeros(len(sizes)).index_add(0, owner, each)
-    weights = objective.weights_like(values, slice(0, objective.rows)).reshape(objective.rows, -1)
-    totals = values.new_zeros(len(sizes)).index_add(0, owner, weights.sum(1))
-    sums = values.new_zeros(len(sizes)).index_add(0, owner, (weights * values.reshape(weights.shape)).sum(1))
-    return sums / totals.clamp_min(torch.finfo(values.dtype).tiny)
 
 
 def _shares(objective: Objective, means: torch.Tensor) -> torch.Tensor:

@@ -7,14 +7,18 @@ M copies of the weights are held. On a CPU it is slower than the loop for all bu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
 from typing import Any
 
 import torch
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.func import functional_call, grad_and_value, vmap
 
 from msam_lawn.torch.containers import mapped
+from msam_lawn.torch.engines.left_over import nothing_left_over
 from msam_lawn.torch.engines.loop import Scaling
 from msam_lawn.torch.engines.sink import Sink
 from msam_lawn.torch.objective import Objective
@@ -46,6 +50,18 @@ def vmap_gradient(
     objective: Objective, perturbation: Perturbation, scaling: Scaling, through: torch.nn.Module, sink: Sink
 ) -> torch.Tensor:
     """Give the mSAM gradient to ``sink``; returns the loss at the unperturbed weights."""
+    modules = [
+        m for root in (objective.model, objective.loss) if isinstance(root, torch.nn.Module) for m in root.modules()
+    ]
+    with nothing_left_over(modules, is_functorch_wrapped_tensor):
+        summed, loss = _passes(objective, perturbation, scaling)
+    sink.add(perturbation.parameters, summed)
+    return loss
+
+
+def _passes(
+    objective: Objective, perturbation: Perturbation, scaling: Scaling
+) -> tuple[list[torch.Tensor], torch.Tensor]:
     versions = objective.versions()
     names = {id(w): name for name, w in objective.model.named_parameters()}
     keys = [names[id(w)] for w in perturbation.parameters]
@@ -54,10 +70,14 @@ def vmap_gradient(
         name: w.detach() for name, w in objective.model.named_parameters() if name not in weights
     } | dict(objective.model.named_buffers())
 
-    def mean_loss(at: dict[str, torch.Tensor], inputs: Any, targets: Any) -> torch.Tensor:
+    def mean_loss(at: dict[str, torch.Tensor], inputs: Any, targets: Any, first: bool = False) -> torch.Tensor:
         model = _Functional(objective.model, at | fixed)
         shard = Objective(model, inputs, targets, objective.loss, (size,))  # type: ignore[arg-type]
-        return scaling(shard.mean_loss(slice(0, size)))
+        outputs = shard.outputs()
+        loss = shard.mean(objective.loss(outputs, targets), slice(0, size))
+        if first:
+            objective.check_structure(outputs, loss)
+        return scaling(loss)
 
     total, start = torch.zeros((), device=perturbation.parameters[0].device), 0
     summed = {key: torch.zeros_like(w) for key, w in weights.items()}
@@ -70,9 +90,8 @@ def vmap_gradient(
             for tree in (objective.inputs, objective.targets)
         )
         random = RandomState.now()
-        gradients, losses = vmap(grad_and_value(mean_loss), (None, 0, 0), randomness="different")(
-            weights, inputs, targets
-        )
+        first = partial(mean_loss, first=True)
+        gradients, losses = vmap(grad_and_value(first), (None, 0, 0), randomness="different")(weights, inputs, targets)
         objective.check_unwritten(versions)
         perturbed = _moved(perturbation, keys, gradients, count)
         random.restore()
@@ -80,8 +99,7 @@ def vmap_gradient(
         for key in keys:
             summed[key] += gradients[key].sum(0) * (size / objective.rows)
         total = total + losses.sum() * (size / objective.rows)
-    sink.add(perturbation.parameters, [summed[key].detach() for key in keys])
-    return total.detach() / scaling(torch.ones_like(total))
+    return [summed[key].detach() for key in keys], total.detach() / scaling(torch.ones_like(total))
 
 
 class _Functional:
@@ -91,7 +109,21 @@ class _Functional:
         self._model, self._weights = model, weights
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return functional_call(self._model, self._weights, args, kwargs)
+        with _parameters_kept(self._model):
+            return functional_call(self._model, self._weights, args, kwargs)
+
+
+@contextmanager
+def _parameters_kept(model: torch.nn.Module) -> Iterator[None]:
+    """The model's own parameters and buffers after: ``functional_call`` leaves a traced one in a layer of two names."""
+    kept: list[tuple[Any, Any]] = [
+        (held, dict(held)) for module in model.modules() for held in (module._parameters, module._buffers)
+    ]
+    try:
+        yield
+    finally:
+        for held, own in kept:
+            held.update(own)
 
 
 def _folded(leaf: Any, count: int, size: int) -> Any:
