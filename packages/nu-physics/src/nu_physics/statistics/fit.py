@@ -538,7 +538,11 @@ class Fit:
             if best is not None and best.chi2 < enough:
                 break
         assert best is not None
-        return self._onto_the_edges(best, theta12_domain, tolerance) if best.chi2 > SEARCH_AGAIN_ABOVE else best
+        if best.chi2 > SEARCH_AGAIN_ABOVE:
+            for name in free:
+                if name.startswith("sin2_"):  # what lies on the other side of such a ridge
+                    best = self._lower_of(best, name, 0.0, theta12_domain, tolerance, iterations=EDGE_STEPS)
+        return best
 
     def _off_the_edges(
         self, result: FitResult, centre: OscillationParameters, theta12_domain: Theta12Domain, tolerance: float
@@ -556,16 +560,14 @@ class Fit:
             result = self._lower_of(result, name, inside, theta12_domain, tolerance)
         return result
 
-    def _onto_the_edges(self, result: FitResult, theta12_domain: Theta12Domain, tolerance: float) -> FitResult:
-        """The result, or what is lower on the other side of such a ridge."""
-        for name in result.free:
-            if name.startswith("sin2_"):
-                for edge in (0.0, 1.0):
-                    result = self._lower_of(result, name, edge, theta12_domain, tolerance)
-        return result
-
     def _lower_of(
-        self, result: FitResult, name: str, value: float, theta12_domain: Theta12Domain, tolerance: float
+        self,
+        result: FitResult,
+        name: str,
+        value: float,
+        theta12_domain: Theta12Domain,
+        tolerance: float,
+        iterations: int = 200,
     ) -> FitResult:
         """The lower of a result and of what a descent finds from it with one value changed."""
         low, high = self._limits(name, value, theta12_domain)
@@ -576,7 +578,13 @@ class Fit:
             theta12_domain=theta12_domain,
             pulls=result.pulls,
             tolerance=tolerance,
+            iterations=iterations,
         )
+        if again.chi2 < result.chi2 and not again.converged:
+            values = again.parameters, again.snsi
+            again = self.minimise(
+                *values, free=result.free, theta12_domain=theta12_domain, pulls=again.pulls, tolerance=tolerance
+            )
         return again if again.chi2 < result.chi2 else result
 
     @functools.cached_property
@@ -625,6 +633,7 @@ COPY_ERROR, LARGEST_POLISHED = 12.0, 6
 
 # A squared sine this near to 0 or 1 is at the edge.
 ON_EDGE = 1e-4
+EDGE_STEPS = 25  # from an edge, before it is seen whether they lead lower
 
 # Most fits end sooner. Where chi2 is large Gauss and Newton's curvature misses much of the true one.
 LEARN_AFTER = 12
