@@ -30,6 +30,7 @@ import peer_clp
 import peer_highs
 from fastlp_rank import Status, Workspace, solve_arrays, warmup
 from fastlp_rank.instances import Instance, exposure, selection
+from papershelf_core.files import write_text
 from papershelf_core.timing import Machine
 
 SIZES = {
@@ -107,7 +108,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     warmup()
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("cylp", "highspy"))
     found = []
     print("| family, size | solver and form | ms | times ours: median | least | rows where ours loses |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
@@ -119,11 +119,16 @@ def main() -> None:
             for name, row in result["peers"].items():
                 print(f"| | {name} | {row['ms']:.4g} | {row['ratio']:.1f} | {row['least_ratio']:.1f} | "
                       f"{row['lost']} of {options.seeds} |", flush=True)  # fmt: skip
+    finish(found, options.json)
+
+
+def finish(found: list[dict], target: Path | None) -> None:
+    """Name machine and versions below the table, and write what it shows where a file is named."""
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("cylp", "highspy"))
     machine = f"{Machine.here('fastlp-rank', 'numba', 'numpy')}; {versions}"
     print(f"\n{machine}")
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"machine": machine, "results": found}, indent=1) + "\n")
+    if target is not None:
+        write_text(target, json.dumps({"machine": machine, "results": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,18 +17,15 @@ on a built problem; a peer is timed on solving alone and the best of its rounds 
 """
 
 import argparse
-import importlib.metadata
-import json
 from pathlib import Path
 
 import numpy as np
 import peer_clp
 import peer_highs
-from fair import cpu
+from fair import cpu, finish
 from fastlp_rank import PrefixCount, PrefixProblem, SlotWeights, rank_prefixes
 from fastlp_rank.prefixes import flow
 from full_lp import LP
-from papershelf_core.timing import Machine
 from scipy import sparse
 
 SIZES = ("100x10x3x3", "200x20x4x9", "500x50x5x17", "1000x100x8x40")
@@ -190,7 +187,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("cylp", "highspy"))
     found = []
     print("| size | solver and form | ms | times ours: median | least | largest difference |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
@@ -202,11 +198,7 @@ def main() -> None:
         for name, row in result["peers"].items():
             print(f"| | {name} | {row['ms']:.4g} | {row['ratio']:.0f} | {row['least_ratio']:.0f} | "
                   f"{row['objective_error']:.0e} |", flush=True)  # fmt: skip
-    machine = f"{Machine.here('fastlp-rank', 'numba', 'numpy')}; {versions}"
-    print(f"\n{machine}")
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"machine": machine, "results": found}, indent=1) + "\n")
+    finish(found, options.json)
 
 
 if __name__ == "__main__":

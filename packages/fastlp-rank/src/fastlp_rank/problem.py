@@ -151,6 +151,14 @@ class SlotWeights:
         return float(self.values[0]) if self.values[0] == self.values[-1] else None
 
 
+def require_slots(slots: object) -> None:
+    """Refuse what are no slot weights."""
+    if not isinstance(slots, SlotWeights):
+        raise InvalidProblemError(
+            f"slots is a {type(slots).__name__}; pass SlotWeights.dcg(m), .uniform(m) or .explicit(weights)"
+        )
+
+
 def _slot_count(m: int) -> int:
     if not isinstance(m, (int, np.integer)) or isinstance(m, bool) or m < 1:
         raise InvalidProblemError(f"m = {m!r} slots; give a whole number of at least 1")
@@ -430,10 +438,7 @@ class RankingProblem:
 
     def __post_init__(self) -> None:
         scores = checked_vector(self.scores, "scores")
-        if not isinstance(self.slots, SlotWeights):
-            raise InvalidProblemError(
-                f"slots is a {type(self.slots).__name__}; pass SlotWeights.dcg(m), .uniform(m) or .explicit(weights)"
-            )
+        require_slots(self.slots)
         n, m = scores.size, self.slots.m
         if m > n:
             raise InvalidProblemError(

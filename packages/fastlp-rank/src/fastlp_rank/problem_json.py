@@ -152,12 +152,12 @@ def _constraint(k: int, entry: Any, groups: Mapping[str, Any]) -> Constraint:
     return made
 
 
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
 def solution_to_json(solution: RankingSolution, items: list[Any] | None = None) -> dict[str, Any]:
     """Lay a solution out for JSON; rankings as names where ``items`` gives them, numbers that do not exist as null."""
-
-    def number(value: float) -> float | None:
-        return value if math.isfinite(value) else None
-
     rankings = solution.lottery.rankings.tolist()
     if items is not None:
         rankings = [[items[i] for i in ranking] for ranking in rankings]
@@ -165,14 +165,14 @@ def solution_to_json(solution: RankingSolution, items: list[Any] | None = None) 
     return {
         "status": solution.status.name,
         "objective": solution.objective,
-        "bound": number(solution.bound),
-        "gap": number(solution.gap),
+        "bound": _number(solution.bound),
+        "gap": _number(solution.gap),
         "pricings": solution.pricings,
         "lottery": [
             {"weight": weight, "ranking": ranking}
             for weight, ranking in zip(solution.lottery.weights.tolist(), rankings, strict=True)
         ],
-        "prices": {name: number(value) for name, value in solution.prices.items()},
+        "prices": {name: _number(value) for name, value in solution.prices.items()},
         "activities": solution.activities,
         "violations": solution.violations,
         "farkas_ray": solution.farkas_ray,
@@ -182,18 +182,14 @@ def solution_to_json(solution: RankingSolution, items: list[Any] | None = None) 
 
 def prefix_ranking_to_json(problem: PrefixProblem, found: PrefixRanking, items: list[Any] | None) -> dict[str, Any]:
     """Lay a ranking out for JSON; as names where ``items`` gives them, numbers that do not exist as null."""
-
-    def number(value: float) -> float | None:
-        return value if math.isfinite(value) else None
-
     ranking = found.ranking.tolist()
     return {
         "status": found.status.name,
-        "objective": number(found.objective),
-        "gap": number(found.gap),
+        "objective": _number(found.objective),
+        "gap": _number(found.gap),
         "ranking": ranking if items is None else [items[i] for i in ranking],
         "counts": {str(label): row for label, row in zip(problem.labels, found.counts.tolist(), strict=True)},
-        "prices": {name: number(value) for name, value in found.prices.items()},
+        "prices": {name: _number(value) for name, value in found.prices.items()},
         "conflict": found.conflict,
         "verified": found.verify(problem).holds,
     }

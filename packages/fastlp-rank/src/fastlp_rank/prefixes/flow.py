@@ -187,7 +187,7 @@ def _exchange(parent, start, choice, m):
 def improve(score, w, lower, upper, choice, count, potential, rounding, most_exchanges):
     """Exchange along gaining cycles until there are none; `choice` and `count` are then best, the potentials prove it.
 
-    Bellman and Ford's sweeps, over the chains towards both ends. ``rounding``: a gain below this fraction of what it is
+    Bellman and Ford's sweeps, over the chains back and forth. ``rounding``: a gain below this fraction of what it is
     the difference of is none. Returns the exchanges, -1 where they are more than ``most_exchanges``.
     """
     G, m = lower.shape
@@ -206,8 +206,10 @@ def improve(score, w, lower, upper, choice, count, potential, rounding, most_exc
         changed = True
         while changed and start < 0:
             changed = False
-            for j in range(m - 1, -1, -1):
-                for g in range(G):
+            for step in range(2 * m):
+                back = step < m
+                j = m - 1 - step if back else step - m
+                for g in range(G if back else 0):
                     c = count[g, j]
                     if c > lower[g, j]:  # one fewer
                         after = end if j == m - 1 else g * m + j + 1
@@ -224,15 +226,7 @@ def improve(score, w, lower, upper, choice, count, potential, rounding, most_exc
                         potential[node] = potential[now]
                         parent[node] = now
                         changed = True
-            for j in range(m):
-                for g in range(G):
-                    node = g * m + j
-                    now = choice[j] * m + j
-                    if potential[now] < potential[node] - rounding * (abs(potential[now]) + abs(potential[node])):
-                        potential[node] = potential[now]
-                        parent[node] = now
-                        changed = True
-                for g in range(G):
+                for g in range(0 if back else G):
                     c = count[g, j]
                     if c < upper[g, j]:  # one more
                         after = end if j == m - 1 else g * m + j + 1

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastlp_rank.errors import InvalidProblemError
-from fastlp_rank.problem import SlotWeights, checked_labels, checked_mask, checked_vector, is_missing
+from fastlp_rank.problem import SlotWeights, checked_labels, checked_mask, checked_vector, is_missing, require_slots
 
 __all__ = ["PrefixCount", "PrefixProblem", "proportional_prefixes"]
 
@@ -130,10 +130,7 @@ class PrefixProblem:
 
     def __post_init__(self) -> None:
         scores = checked_vector(self.scores, "scores")
-        if not isinstance(self.slots, SlotWeights):
-            raise InvalidProblemError(
-                f"slots is a {type(self.slots).__name__}; pass SlotWeights.dcg(m), .uniform(m) or .explicit(weights)"
-            )
+        require_slots(self.slots)
         blocked = None if self.blocked is None else checked_mask(self.blocked, scores.size, "blocked")
         shown = scores.size if blocked is None else int((~blocked).sum())
         if self.slots.m > shown:
