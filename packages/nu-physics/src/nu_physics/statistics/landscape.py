@@ -162,7 +162,7 @@ class Landscape:
             values[angle] = np.arcsin(np.sqrt(values[angle]))
         seeded = 0
         if targets is not None:
-            first = _starts(self._vector(centre, snsi)[index], free, *edges, followed, not priors or wide)
+            first = _starts(base[index], free, *edges, followed, not priors or wide)
             first[:, angle] = np.arcsin(np.sqrt(first[:, angle]))
             first = np.vstack([first, standard_points(targets, index, base, low, high)])
             reached = preimages(first, base, index, low, high, mean, weight, *targets)
